@@ -1,0 +1,17 @@
+"""Bark, anew: text to speech in a process of its own. `Bark` is loaded on first use, torch with it."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synth.api import Bark as Bark
+    from synth.api import Clip as Clip
+
+__all__ = ["Bark", "Clip"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from synth import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'synth' has no attribute {name!r}")

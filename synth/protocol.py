@@ -1,0 +1,216 @@
+"""The messages between the bot's side and a synthesis worker: the contract.
+
+Requests go in, events come out; all are frozen, picklable, and hold no torch object. One job is one
+utterance: a piece of text that fits one window of the model. Knows nothing of queues, processes or
+Discord.
+
+    Submit -> Accepted -> Progress* -> Audio+ -> Done
+                     \\-> Failed           (at any point, exactly one of Done and Failed)
+    Cancel -> Failed(reason=CANCELLED)
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryPrompt:
+    """What a generation continues from, and what every generation leaves behind.
+
+    semantic: (n,) int64 in [0, semantic vocab), 49.9 per second for Bark.
+    coarse_codes: (2, m) int64 in [0, 1024), 75 frames per second.
+    fine_codes: (8, m) int64 in [0, 1024).
+    family: `ModelConfig.family` of the model it belongs to.
+    """
+
+    semantic: IntArray
+    coarse_codes: IntArray
+    fine_codes: IntArray
+    family: str
+
+
+class Gender(StrEnum):
+    FEMALE = "female"
+    MALE = "male"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class VoiceInfo:
+    """A voice the loaded model can speak with. `language` is a code like "en", or ""."""
+
+    name: str
+    language: str
+    version: str
+    gender: Gender
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. None for a temperature or min_eos_p means the model's own default.
+
+    A temperature of 0 is greedy. `min_eos_p` at 1 or above leaves the end to sampling alone.
+    """
+
+    text_temperature: float | None = None
+    waveform_temperature: float | None = None
+    fine_temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_eos_p: float | None = None
+    seed: int = 0  # the same seed, text, voice and model give the same clip
+    max_seconds: float | None = None  # the original's duration cap
+    early_stop: bool = True  # False: always the model's full number of steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submit:
+    """Speak `text` with `voice`: a name from Ready.voices, a history prompt, or None for no voice.
+
+    `text` is one utterance; tokens past the text block are cut and the loss told in Done.notes.
+    `utterance` numbers the pieces of a longer text: it keys the noise and comes back in events.
+    """
+
+    job_id: str
+    text: str
+    voice: str | HistoryPrompt | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    utterance: int = 0
+    deadline_s: float | None = None  # seconds of work, from admission into a slot
+
+
+@dataclass(frozen=True)
+class Cancel:
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Played:
+    """How much of the job's audio the listener has heard so far."""
+
+    job_id: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """Finish nothing more; end the process."""
+
+
+Request = Submit | Cancel | Played | Shutdown
+
+
+class Stage(StrEnum):
+    SEMANTIC = "semantic"
+    COARSE = "coarse"
+    FINE = "fine"
+    CODEC = "codec"
+
+
+class Reason(StrEnum):
+    """Why a job failed; `client.py` makes each an exception of `synth.errors`."""
+
+    INVALID = "invalid"  # -> InvalidRequest
+    BUSY = "busy"  # -> Busy
+    CANCELLED = "cancelled"  # -> nobody is left to tell
+    TIMEOUT = "timeout"  # -> JobTimeout
+    OUT_OF_MEMORY = "out_of_memory"  # -> EngineFailed
+    CRASHED = "crashed"  # -> EngineFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one worker can take."""
+
+    slots: int
+    text_tokens: int  # tokens past this are cut
+    utterance_s: float  # the longest clip one utterance can be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The worker has loaded and warmed up its model."""
+
+    model: str
+    family: str
+    languages: tuple[str, ...]
+    voices: tuple[VoiceInfo, ...]
+    sample_rate: int
+    limits: Limits
+    device: str
+    precision: str
+    notice: str = ""  # one sentence for users, when the model is not the real Bark
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """`position` jobs are ahead of this one; 0 means it is being worked on. Sent at each change."""
+
+    job_id: str
+    position: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`fraction` in [0, 1] of `stage`, measured on the upper bound while the length is unknown."""
+
+    job_id: str
+    stage: Stage
+    fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """A run of samples, float32 mono at Ready.sample_rate, chunks of one utterance in order."""
+
+    job_id: str
+    utterance: int
+    chunk: int
+    samples: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of work by stage, of waiting for a slot, and from submit to first audio."""
+
+    semantic_s: float = 0.0
+    coarse_s: float = 0.0
+    fine_s: float = 0.0
+    codec_s: float = 0.0
+    queued_s: float = 0.0
+    ttfa_s: float = 0.0
+
+    @property
+    def work_s(self) -> float:
+        return self.semantic_s + self.coarse_s + self.fine_s + self.codec_s
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Done:
+    """All audio has been sent. `history` continues this clip or becomes a voice."""
+
+    job_id: str
+    audio_s: float
+    seed: int
+    timings: Timings
+    history: HistoryPrompt
+    notes: tuple[str, ...] = ()  # plain sentences for the user: text cut, history trimmed
+
+
+@dataclass(frozen=True)
+class Failed:
+    """`detail` is one plain sentence that is safe to show."""
+
+    job_id: str
+    reason: Reason
+    detail: str
+
+
+Event = Ready | Accepted | Progress | Audio | Done | Failed
+JobEvent = Accepted | Progress | Audio | Done | Failed
