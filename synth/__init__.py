@@ -1,4 +1,4 @@
-"""Bark, anew: text to speech in a process of its own. `Bark` is loaded on first use, torch with it."""
+"""Bark, anew: text to speech in its own process. `Bark` and torch are loaded on first use."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -15,6 +15,9 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+# Names the small seeded random model: noise, no speech; for the demo and for tests.
+RANDOM_MODEL = "random"
+
 IntArray = npt.NDArray[np.integer]
 
 
