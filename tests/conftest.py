@@ -1,0 +1,36 @@
+"""What every test shares: one compute thread, and the reasons for what plain pytest leaves out."""
+
+import os
+import shutil
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests share the machine with a bot
+
+import pytest
+
+
+def _missing(marker: str) -> str | None:
+    """Why tests with `marker` cannot run here, or None."""
+    if marker == "gpu":
+        import torch
+
+        return None if torch.cuda.is_available() else "no CUDA device"
+    if marker == "browser":
+        if not os.environ.get("BARK_BROWSER_TESTS"):
+            return "set BARK_BROWSER_TESTS=1 to drive a browser"
+        return None if shutil.which("chromium") else "no chromium on the PATH"
+    if marker == "weights":
+        return None if os.environ.get("BARK_WEIGHTS") else "set BARK_WEIGHTS to a checkpoint folder"
+    if marker == "slow":
+        return None if os.environ.get("BARK_SLOW_TESTS") else "set BARK_SLOW_TESTS=1 for long sweeps"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons: dict[str, str | None] = {}
+    for item in items:
+        for marker in ("gpu", "browser", "weights", "slow"):
+            if item.get_closest_marker(marker):
+                if marker not in reasons:
+                    reasons[marker] = _missing(marker)
+                if reason := reasons[marker]:
+                    item.add_marker(pytest.mark.skip(reason=reason))
