@@ -4,6 +4,7 @@
       InvalidRequest   the caller can fix it: the text names the value and the remedy
       Busy             nothing is wrong: the queue is full, try again later
       JobTimeout       the job outlived its deadline and was ended
+      JobCancelled     the job was called off by somebody other than its reader
       EngineFailed     ours: the engine crashed, ran out of memory or never came up
 
 Every message is one plain sentence that is safe to show to a person.
@@ -29,6 +30,10 @@ class Busy(SynthError):
 
 class JobTimeout(SynthError):
     """The job did not finish before its deadline; the others go on."""
+
+
+class JobCancelled(SynthError):
+    """The job was cancelled while somebody else was still reading its events."""
 
 
 class EngineFailed(SynthError):

@@ -121,7 +121,7 @@ class Reason(StrEnum):
 
     INVALID = "invalid"  # -> InvalidRequest
     BUSY = "busy"  # -> Busy
-    CANCELLED = "cancelled"  # -> nobody is left to tell
+    CANCELLED = "cancelled"  # -> JobCancelled, where somebody is left to tell
     TIMEOUT = "timeout"  # -> JobTimeout
     OUT_OF_MEMORY = "out_of_memory"  # -> EngineFailed
     CRASHED = "crashed"  # -> EngineFailed
@@ -153,7 +153,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Accepted:
-    """`position` jobs are ahead of this one; 0 means it is being worked on. Sent at each change."""
+    """The job's place in line: 1 is next, 0 means it is being worked on. Sent at each change."""
 
     job_id: str
     position: int
@@ -208,12 +208,21 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """`detail` is one plain sentence that is safe to show."""
+    """`detail` is one plain sentence that is safe to show.
+
+    An empty `job_id` speaks of the worker itself, which ends after saying so: INVALID when its
+    settings can never work, else OUT_OF_MEMORY or CRASHED.
+    """
 
     job_id: str
     reason: Reason
     detail: str
 
 
-Event = Ready | Accepted | Progress | Audio | Done | Failed
+@dataclass(frozen=True)
+class Beat:
+    """A worker that holds jobs is between two steps of work: sent when it said nothing else."""
+
+
+Event = Ready | Beat | Accepted | Progress | Audio | Done | Failed
 JobEvent = Accepted | Progress | Audio | Done | Failed
