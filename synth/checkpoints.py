@@ -1,0 +1,229 @@
+"""From a name or a folder to the weights of a model, whichever way they are laid out.
+
+Known layouts: Suno's .pt files, transformers' BarkModel (.bin or .safetensors, sharded or not) and
+our own, a config.json beside one safetensors file a stage. Says which file is missing or broken;
+whether each tensor has the right shape is `model.py`'s to say.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth import convert, layouts, weights
+from synth.errors import InvalidRequest
+from synth.protocol import RANDOM_MODEL
+from synth.vocab import ModelConfig, from_json, to_json
+
+STAGES = ("semantic", "coarse", "fine", "codec")
+HUB_MODELS = ("suno/bark", "suno/bark-small")
+FORMAT = "bark-for-discord 1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk (or in memory): its numbers, its tokenizer and its tensors by stage.
+
+    load: stage -> tensors under Suno's names for the transformers and the `encodec` package's for
+    the codec; mapped from their file where there is one, so reading a stage costs no memory yet.
+    """
+
+    config: ModelConfig
+    tokenizer_file: Path
+    load: Callable[[str], dict[str, Tensor]] = field(repr=False)
+    source: str = ""
+
+    def tensors(self, stage: str) -> dict[str, Tensor]:
+        """The tensors of "semantic", "coarse", "fine" or "codec".
+
+        Raises InvalidRequest when a file is damaged or holds nothing for that stage.
+        """
+        found = self.load(stage)
+        if not found:
+            raise InvalidRequest(f"{self.source} has no tensors for the {stage} stage.")
+        return convert.tie_heads(found) if stage == "fine" else found
+
+
+def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpoint:
+    """Open "suno/bark", "suno/bark-small" (from the hub's cache, never the network) or a folder.
+
+    cache: where Suno's .pt files are kept once converted; `cache_folder()` when None.
+    Raises InvalidRequest that names what is missing or broken and what to do about it.
+    """
+    if str(source) == RANDOM_MODEL:
+        from synth.random_model import random_checkpoint
+
+        return random_checkpoint()
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _open_folder(folder, cache)
+    if str(source) in HUB_MODELS:
+        return _open_hub(str(source), cache)
+    if folder.is_file():
+        raise InvalidRequest(f"{source} is a file: name the folder that holds the whole model.")
+    raise InvalidRequest(
+        f"There is no model folder {source}: name an existing folder or one of "
+        f"{', '.join(HUB_MODELS)}."
+    )
+
+
+def cache_folder() -> Path:
+    """Where converted weights live: under XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "bark-for-discord"
+
+
+def default_model() -> str | None:
+    """The best published model that is on this machine, or None."""
+    return next((name for name in HUB_MODELS if _hub_folder(name) is not None), None)
+
+
+# -- Which layout ---------------------------------------------------------------------------------
+
+
+def _open_folder(folder: Path, cache: Path | None) -> Checkpoint:
+    config_file = folder / "config.json"
+    values = layouts.read_json(config_file) if config_file.is_file() else {}
+    if "format" in values:
+        return _open_own(folder, values)
+    has_suno = any(layouts.suno_file(folder, stage) for stage in layouts.SUNO_FILES)
+    if "semantic_config" in values and (layouts.hf_weights(folder) or not has_suno):
+        return Checkpoint(*layouts.open_hf(folder, values), str(folder))
+    if has_suno:
+        return open_suno_folder(folder, cache=cache)
+    raise InvalidRequest(
+        f"{folder} holds no model: expected Suno's text_2.pt, coarse_2.pt and fine_2.pt (or text.pt"
+        ", coarse.pt, fine.pt), or config.json with the weights beside it."
+    )
+
+
+def open_suno_folder(
+    folder: Path, *, small: Collection[str] = (), cache: Path | None = None
+) -> Checkpoint:
+    """Open Suno's .pt files in `folder`, for the stages in `small` the small ones.
+
+    Without `small` each stage takes the larger file it finds.
+    Raises InvalidRequest that lists every file that is missing.
+    """
+    opened = layouts.open_suno(folder, small=small, cache=cache or cache_folder())
+    return Checkpoint(*opened, str(folder))
+
+
+def _open_hub(name: str, cache: Path | None) -> Checkpoint:
+    folder = _hub_folder(name)
+    if folder is not None:
+        return _open_folder(folder, cache)
+    # Suno keeps the .pt files of both sizes in one repository.
+    shared = _hub_folder("suno/bark", small=True) if name.endswith("-small") else None
+    if shared is not None:
+        return open_suno_folder(shared, small=layouts.SUNO_FILES, cache=cache)
+    raise InvalidRequest(
+        f"The model {name} is not on this machine: run `python -m synth fetch {name}` first, or "
+        "name a folder that holds a model."
+    )
+
+
+def _hub_folder(name: str, *, small: bool = False) -> Path | None:
+    """The snapshot of `name` in the hub's cache that holds weights, if there is one."""
+    suno = [f"{stem}{'' if small else '_2'}.pt" for stem in layouts.SUNO_FILES.values()]
+    for file in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", *suno):
+        if found := layouts.cached_hub_file(name, file):
+            return found.parent
+    return None
+
+
+# -- Our own layout -------------------------------------------------------------------------------
+
+
+def _open_own(folder: Path, values: Mapping[str, Any]) -> Checkpoint:
+    if values["format"] != FORMAT:
+        raise InvalidRequest(
+            f"{folder}/config.json is of format {values['format']!r}; this version reads {FORMAT!r}"
+            ": update one of them."
+        )
+    numbers = {key: value for key, value in values.items() if key != "format"}
+    config = from_json(numbers, f"{folder}/config.json")
+    missing = [f"{s}.safetensors" for s in STAGES if not (folder / f"{s}.safetensors").is_file()]
+    tokenizer_file = layouts.tokenizer_file(folder)
+    missing += [] if tokenizer_file else ["vocab.txt or tokenizer.json"]
+    if missing or tokenizer_file is None:
+        raise InvalidRequest(f"{folder} lacks {', '.join(missing)}.")
+    return Checkpoint(config, tokenizer_file, partial(_load_own, folder), str(folder))
+
+
+def _load_own(folder: Path, stage: str) -> dict[str, Tensor]:
+    stored = weights.read_safetensors(folder / f"{stage}.safetensors")
+    out: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        scale = stored.get(f"{name}.scale")
+        if scale is not None:
+            tensor = tensor.to(scale.dtype) * scale.reshape(-1, *[1] * (tensor.dim() - 1))
+        if not name.endswith(".scale"):
+            out[name] = tensor
+    return out
+
+
+def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix as int8 with one float scale a row, for a small file: (rows, n) -> same, (rows,).
+
+    Stored under NAME and NAME.scale; `Checkpoint.tensors` multiplies them again. The largest error
+    of a row is its largest magnitude / 254.
+    """
+    scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
+    return torch.round(weight.float() / scale[:, None]).to(torch.int8), scale
+
+
+def save_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    stages: Mapping[str, Mapping[str, Tensor]],
+    tokenizer_file: Path,
+) -> None:
+    """Write our own layout to `folder`, all of it or nothing.
+
+    stages: the tensors of each of STAGES; a matrix may be the two of `int8_rows`.
+    Raises InvalidRequest when the disk refuses, or `folder` exists and holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not _may_replace(folder):
+        raise InvalidRequest(f"{folder} exists and is no model of ours: choose another folder.")
+    name = "tokenizer.json" if tokenizer_file.suffix == ".json" else "vocab.txt"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial_folder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise InvalidRequest(f"{folder} could not be made ({error.strerror}).") from None
+    try:
+        for stage in STAGES:
+            weights.write_safetensors(partial_folder / f"{stage}.safetensors", stages[stage])
+        shutil.copyfile(tokenizer_file, partial_folder / name)
+        weights.write_json(partial_folder / "config.json", {"format": FORMAT, **to_json(config)})
+        partial_folder.chmod(0o755)  # mkdtemp's own folder is private to its user
+        if folder.exists():
+            old = partial_folder.with_name(f"{partial_folder.name}.old")
+            folder.rename(old)
+            partial_folder.rename(folder)
+            shutil.rmtree(old)
+        else:
+            partial_folder.rename(folder)
+    except OSError as error:
+        raise InvalidRequest(
+            f"{folder} could not be written ({error.strerror}): free some space or choose another "
+            "folder."
+        ) from None
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def _may_replace(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    config = folder / "config.json"
+    return not any(folder.iterdir()) or (config.is_file() and "format" in layouts.read_json(config))
