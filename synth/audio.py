@@ -23,6 +23,11 @@ from synth.errors import InvalidRequest, SynthError
 from synth.ffmpeg_runner import Command, FFmpeg, Output, Recipe, find_ffmpeg, open_ffmpeg, run
 
 __all__ = [
+    "Command",
+    "FFmpeg",
+    "Output",
+    "Recipe",
+    "checked",
     "AudioFormat",
     "Loudness",
     "encode",
