@@ -1,0 +1,146 @@
+"""Codes to samples: EnCodec's codebooks and decoder, the latter the `encodec` package's own.
+
+Single precision, weight norm folded into the weights, no autograd. Knows nothing of text.
+
+Source: facebookresearch/encodec@0e2d0ae encodec/model.py:224; suno-ai/bark@f4f32d4
+bark/generation.py:820 (codec_decode).
+"""
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from synth.errors import InvalidRequest
+from synth.transformer import check_tensors
+from synth.vocab import ModelConfig
+
+
+def import_encodec() -> ModuleType:
+    """Import the `encodec` package, with an empty torchaudio where the real one fails to load.
+
+    encodec imports torchaudio at import, for file input that nobody here uses; torchaudio's wheel
+    does not load beside every build of torch. The stand-in leaves `sys.modules` as soon as encodec
+    holds it, so nobody else takes it for the real one.
+    """
+    if "encodec" in sys.modules:
+        return sys.modules["encodec"]
+    stands_in = not _torchaudio_works()
+    if stands_in:
+        stand_in = ModuleType("torchaudio")
+        stand_in.__spec__ = ModuleSpec("torchaudio", None)
+        sys.modules["torchaudio"] = stand_in
+    try:
+        import encodec
+    finally:
+        if stands_in:
+            del sys.modules["torchaudio"]
+    return encodec
+
+
+def _torchaudio_works() -> bool:
+    if importlib.util.find_spec("torchaudio") is None:
+        return False
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError, RuntimeError, AttributeError):
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        return False
+    return True
+
+
+def build_decoder(config: ModelConfig, *, norm: str = "none") -> nn.Module:
+    """encodec's decoder for a config, its weights not yet those of a checkpoint.
+
+    norm: "none" for folded weights, "weight_norm" for the layout checkpoints are trained in.
+    """
+    import_encodec()
+    from encodec.modules import SEANetDecoder
+
+    numbers = config.codec
+    return SEANetDecoder(
+        channels=1,
+        dimension=numbers.dimension,
+        n_filters=numbers.n_filters,
+        n_residual_layers=numbers.n_residual_layers,
+        ratios=list(numbers.ratios),
+        norm=norm,
+        kernel_size=numbers.kernel_size,
+        last_kernel_size=numbers.last_kernel_size,
+        residual_kernel_size=numbers.residual_kernel_size,
+        dilation_base=numbers.dilation_base,
+        causal=numbers.causal,
+        true_skip=numbers.true_skip,
+        compress=numbers.compress,
+        lstm=numbers.lstm,
+    ).eval()
+
+
+def codec_shapes(config: ModelConfig, decoder: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name and shape of the codec's tensors that decoding needs, for `decoder`'s layout."""
+    shapes = {f"decoder.{name}": tuple(t.shape) for name, t in decoder.state_dict().items()}
+    for book in range(config.fine.codebooks):
+        shapes[embedding_name(book)] = (config.codec.codebook_size, config.codec.dimension)
+    return shapes
+
+
+def embedding_name(book: int) -> str:
+    return f"quantizer.vq.layers.{book}._codebook.embed"
+
+
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace each weight_g (out, 1, 1), weight_v pair by weight = g * v / |v|."""
+    folded: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name.endswith(".weight_v"):
+            stem = name.removesuffix("_v")
+            gain = tensors.get(f"{stem}_g")
+            if gain is None:
+                raise InvalidRequest(f"The checkpoint's codec stage has {name} but no {stem}_g.")
+            folded[stem] = torch._weight_norm(value, gain, 0)
+        elif not name.endswith(".weight_g"):
+            folded[name] = value
+    return folded
+
+
+class Codec:
+    """Turns (codebooks, F) codes into F * hop samples."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Raises InvalidRequest naming the first tensor that is missing or of another shape."""
+        # Built without memory or random numbers: every weight comes from the checkpoint.
+        with torch.device("meta"):
+            decoder = build_decoder(config)
+        tensors = fold_weight_norm(tensors)
+        expected = codec_shapes(config, decoder)
+        check_tensors("codec", expected, tensors)
+        placed = {name: tensors[name].to(device, dtype) for name in expected}
+        self._books = [placed.pop(embedding_name(book)) for book in range(config.fine.codebooks)]
+        weights = {name.removeprefix("decoder."): tensor for name, tensor in placed.items()}
+        decoder.load_state_dict(weights, assign=True)
+        self._decoder = decoder.requires_grad_(False)
+        self.device = device
+
+    def decode(self, fine_codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """fine_codes: (codebooks, F) in [0, codebook_size) -> (F * hop,) float32 samples."""
+        codes = torch.from_numpy(np.asarray(fine_codes, dtype=np.int64)).to(self.device)
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            z = torch.zeros((), device=self.device)
+            for book, row in zip(self._books, codes, strict=True):
+                z = z + book[row]  # (F, dimension): the entries of all codebooks add up
+            samples = self._decoder(z.T[None])  # (1, 1, N)
+        return samples[0, 0].float().cpu().numpy()

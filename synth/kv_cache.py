@@ -1,0 +1,122 @@
+"""Keys and values of every slot, allocated once, and how a position looks back on them.
+
+A slot is one job's place in the batch. The cache is (layer, slot, head, position, head size); a
+slot's rows before its position are live, the rest is stale. Knows nothing of tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synth.vocab import TransformerShape
+
+# On CUDA a decode step attends to a multiple of this many positions, so that a captured graph can
+# be reused; on CPU each slot attends to exactly its own live length.
+BUCKET = 256
+
+
+class KVCache:
+    """Static keys and values: two tensors (L, B, H, T, D), T the model's context."""
+
+    def __init__(
+        self, shape: TransformerShape, slots: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        size = (shape.n_layer, slots, shape.n_head, shape.context, shape.head_size)
+        # Half precision attention is several times slower than single on CPUs.
+        if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
+            dtype = torch.float32
+        # Zeros, not empty memory: a masked position still takes part as 0 * value.
+        self.k = torch.zeros(size, device=device, dtype=dtype)
+        self.v = torch.zeros(size, device=device, dtype=dtype)
+        self.dtype = dtype
+        self.context = shape.context
+
+
+class Prefill:
+    """Attend for positions [start, start + T) of one slot, all at once, causally."""
+
+    def __init__(self, cache: KVCache, slot: int, start: int, count: int) -> None:
+        self._cache, self._slot, self._start, self._end = cache, slot, start, start + count
+        assert self._end <= cache.context, "the prompt is longer than the model's context"
+        self._mask: Tensor | None = None
+        if start:  # is_causal means "from the first key on", which holds only at start 0
+            rows = torch.arange(start, self._end, device=cache.k.device)
+            columns = torch.arange(self._end, device=cache.k.device)
+            self._mask = columns[None, :] <= rows[:, None]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (T, H, D) -> (T, C)."""
+        keys, values = self._cache.k[layer, self._slot], self._cache.v[layer, self._slot]
+        keys[:, self._start : self._end] = k.transpose(0, 1)  # casts to the cache's dtype
+        values[:, self._start : self._end] = v.transpose(0, 1)
+        y = F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None].to(self._cache.dtype),
+            keys[None, :, : self._end],
+            values[None, :, : self._end],
+            attn_mask=self._mask,
+            is_causal=self._mask is None,
+        )
+        return y[0].transpose(0, 1).reshape(q.shape[0], -1).to(q.dtype)
+
+
+class DecodeEach:
+    """Attend for one new position a slot, slot by slot over its live length alone (CPU).
+
+    Nothing is read that is not live, and a slot's result cannot depend on its neighbours.
+    """
+
+    def __init__(self, cache: KVCache, slots: Sequence[int], positions: Sequence[int]) -> None:
+        self._cache = cache
+        self._at = tuple(zip(slots, positions, strict=True))
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (R, H, D), one row a slot -> (R, C)."""
+        keys, values = self._cache.k[layer], self._cache.v[layer]
+        q = q.to(self._cache.dtype)[:, :, None]  # (R, H, 1, D)
+        out: list[Tensor] = []
+        for row, (slot, position) in enumerate(self._at):
+            keys[slot, :, position] = k[row]
+            values[slot, :, position] = v[row]
+            live = position + 1
+            out.append(
+                F.scaled_dot_product_attention(
+                    q[row : row + 1],
+                    keys[slot : slot + 1, :, :live],
+                    values[slot : slot + 1, :, :live],
+                )
+            )
+        y = out[0] if len(out) == 1 else torch.cat(out)
+        return y.reshape(len(self._at), -1).to(k.dtype)
+
+
+class DecodeMasked:
+    """Attend for one new position in every slot at once, positions read on the device (CUDA).
+
+    `position` is (B,); `span` positions are looked at and those past a slot's own are masked.
+    """
+
+    def __init__(self, cache: KVCache, position: Tensor, span: int) -> None:
+        self._cache, self._position, self._span = cache, position, span
+        self._slots = torch.arange(position.shape[0], device=position.device)
+        columns = torch.arange(span, device=position.device)
+        self._mask = (columns[None, :] <= position[:, None])[:, None, None]  # (B, 1, 1, span)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (B, H, D) -> (B, C)."""
+        keys, values = self._cache.k[layer], self._cache.v[layer]
+        keys[self._slots, :, self._position] = k.to(self._cache.dtype)
+        values[self._slots, :, self._position] = v.to(self._cache.dtype)
+        y = F.scaled_dot_product_attention(
+            q[:, :, None].to(self._cache.dtype),
+            keys[:, :, : self._span],
+            values[:, :, : self._span],
+            attn_mask=self._mask,
+        )
+        return y.reshape(q.shape[0], -1).to(q.dtype)
+
+
+def span_for(live: int, context: int) -> int:
+    """The bucket that holds `live` positions."""
+    return min(context, -(-live // BUCKET) * BUCKET)

@@ -1,0 +1,157 @@
+"""A checkpoint in memory: three transformers, a codec and a tokenizer on one device.
+
+Knows how to build one and which numbers must fit each other; nothing of jobs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from synth.codec import Codec
+from synth.errors import InvalidRequest
+from synth.tokenizer import Tokenizer
+from synth.transformer import Transformer, build_transformer
+from synth.vocab import ModelConfig
+
+
+class Checkpoint(Protocol):
+    """What a model is built from; `synth.checkpoints.open_checkpoint` gives one."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def tokenizer_file(self) -> Path: ...
+
+    def tensors(self, stage: str, /) -> Mapping[str, Tensor]:
+        """The tensors of "semantic", "coarse", "fine" or "codec", under suno's names."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    config: ModelConfig
+    semantic: Transformer
+    coarse: Transformer
+    fine: Transformer
+    codec: Codec
+    tokenizer: Tokenizer
+    device: torch.device
+    dtype: torch.dtype  # of the transformers; the codec is always single precision
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is the first CUDA device, else the CPU; "mps" is accepted and untried.
+
+    Raises InvalidRequest for an unknown or absent device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InvalidRequest(f"There is no device {name!r}; use auto, cpu, cuda or mps.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidRequest(f"There is no CUDA device for {name!r} here; use cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InvalidRequest("This machine has no Apple GPU that torch can use; use cpu.")
+    return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The transformers' dtype. "auto": half precision on CUDA, single elsewhere.
+
+    Raises InvalidRequest for an unknown precision or one the device has not got.
+    """
+    known = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
+    if precision in known:
+        if precision != "fp32" and device.type == "mps":
+            raise InvalidRequest(f"Precision {precision} is not for mps; use fp32.")
+        return known[precision]
+    if precision != "auto":
+        raise InvalidRequest(f"There is no precision {precision!r}; use auto, fp32 or bf16.")
+    if device.type != "cuda":
+        return torch.float32
+    # By capability: torch says yes to bf16 on older cards too, and then emulates it.
+    major, _ = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if major >= 8 else torch.float16
+
+
+def check_config(config: ModelConfig) -> None:
+    """Raise InvalidRequest when a checkpoint's numbers contradict each other."""
+    semantic, coarse, fine, codec = config.semantic, config.coarse, config.fine, config.codec
+    hop = 1
+    for ratio in codec.ratios:
+        hop *= ratio
+    coarse_ids = semantic.vocab + coarse.codebooks * codec.codebook_size
+    tokens = [config.text.pad, config.text.infer, semantic.pad, semantic.vocab - 1]
+    coarse_tokens = [coarse.semantic_pad, coarse.infer, coarse_ids - 1]
+    shapes = (config.semantic_shape, config.coarse_shape, config.fine_shape)
+    rules = {
+        "a width is not a multiple of its heads": any(s.width % s.n_head for s in shapes),
+        "semantic prompt and steps exceed the context": config.text.block + semantic.max_steps
+        > config.semantic_shape.context,
+        "a coarse window exceeds the context": coarse.semantic_block
+        + coarse.history
+        + coarse.window
+        > config.coarse_shape.context,
+        "the coarse window is no multiple of the codebooks": coarse.window % coarse.codebooks != 0,
+        "coarse history is shorter than a semantic token": config.max_semantic_history < 1,
+        "the fine window exceeds the context": fine.window > config.fine_shape.context,
+        "the fine hop exceeds the window": not 0 < fine.hop <= fine.window,
+        "a semantic id is outside the embedding": max(tokens) >= config.semantic_shape.input_vocab,
+        "a semantic id is outside the head": semantic.pad >= config.semantic_shape.output_vocab,
+        "a coarse id is outside the embedding": max(coarse_tokens)
+        >= config.coarse_shape.input_vocab,
+        "a coarse id is outside the head": coarse_ids > config.coarse_shape.output_vocab,
+        "the fine mask is outside the embedding": fine.mask >= config.fine_shape.input_vocab,
+        "a fine code is outside the head": codec.codebook_size > config.fine_shape.output_vocab,
+        "fine has no more codebooks than coarse": fine.codebooks <= coarse.codebooks,
+        "the codec's ratios do not make its frame rate": hop != codec.hop,
+    }
+    for what, broken in rules.items():
+        if broken:
+            raise InvalidRequest(f"The config of checkpoint {config.name} is wrong: {what}.")
+
+
+def build_model(checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> Model:
+    """Put a checkpoint's weights on a device, every tensor's presence and shape checked.
+
+    device: "auto", "cpu", "cuda[:n]" or "mps"; precision: "auto", "fp32" or "bf16" ("fp64" is for
+    tests). Raises InvalidRequest that names stage and tensor, expected and found.
+    """
+    config = checkpoint.config
+    check_config(config)
+    where = pick_device(device)
+    dtype = pick_dtype(precision, where)
+    tokenizer = Tokenizer(checkpoint.tokenizer_file, config.text)
+    if config.text.offset + tokenizer.size > config.semantic_shape.input_vocab:
+        raise InvalidRequest(
+            f"The tokenizer has {tokenizer.size} word pieces, more than checkpoint {config.name} "
+            "has embeddings for; the two belong to different models."
+        )
+
+    def stage(name: str, codebooks: int = 0) -> Transformer:
+        shape = getattr(config, f"{name}_shape")
+        tensors = checkpoint.tensors(name)
+        return build_transformer(
+            name, shape, tensors, codebooks=codebooks, device=where, dtype=dtype
+        )
+
+    codec_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    return Model(
+        config=config,
+        semantic=stage("semantic"),
+        coarse=stage("coarse"),
+        fine=stage("fine", config.fine.codebooks),
+        codec=Codec(config, checkpoint.tensors("codec"), device=where, dtype=codec_dtype),
+        tokenizer=tokenizer,
+        device=where,
+        dtype=dtype,
+    )

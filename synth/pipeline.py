@@ -1,0 +1,230 @@
+"""text -> semantic -> coarse -> fine -> waveform. START HERE.
+
+A `Pipeline` holds a model and B slots. Jobs are admitted into free slots and move through the
+stages; each `step()` does one bounded piece of work, for one job or for all that are at the same
+stage, and returns what happened. What a job produces does not depend on the other jobs. Knows
+nothing of queues, processes or names of voices.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from synth.coarse import CoarseStage
+from synth.errors import InvalidRequest
+from synth.fine import FineStage
+from synth.job import Job
+from synth.model import Model
+from synth.protocol import (
+    Audio,
+    Done,
+    Failed,
+    HistoryPrompt,
+    JobEvent,
+    Progress,
+    Reason,
+    Stage,
+    Submit,
+)
+from synth.semantic import SemanticStage
+
+_log = logging.getLogger(__name__)
+
+# Decode steps between two looks at what was made: a bound on how late an end, a cancel or another
+# job is noticed, against a synchronization with a GPU.
+_STEPS = {"cpu": 4, "cuda": 8, "mps": 8}
+
+
+class Pipeline:
+    """Jobs in slots over one model. Not thread-safe: one thread owns it."""
+
+    def __init__(
+        self, model: Model, *, slots: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Allocates the caches of `slots` slots."""
+        if slots < 1:
+            raise InvalidRequest(f"There must be at least 1 slot, not {slots}.")
+        self.model = model
+        self.slots = slots
+        self._clock = clock
+        with torch.inference_mode():
+            self._semantic = SemanticStage(model.semantic, model.config, slots=slots)
+            self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
+            self._fine = FineStage(model.fine, model.config)
+        self._jobs: list[Job | None] = [None] * slots
+        self._turn = 0
+        books = model.config.coarse.codebooks
+        self._chunk = max(books, _STEPS[model.device.type] // books * books)
+
+    @property
+    def free(self) -> int:
+        """Slots without a job."""
+        return self._jobs.count(None)
+
+    def admit(self, submit: Submit, history: HistoryPrompt | None) -> None:
+        """Put a job into a free slot; `history` is the voice that `submit.voice` names, or None.
+
+        Raises InvalidRequest for a text or setting that cannot work, RuntimeError when no slot is
+        free.
+        """
+        if not self.free:
+            raise RuntimeError("no slot is free")
+        if any(job is not None and job.id == submit.job_id for job in self._jobs):
+            raise RuntimeError(f"job {submit.job_id} is already admitted")
+        slot = self._jobs.index(None)
+        self._jobs[slot] = Job(submit, history, self.model, slot, self._clock())
+
+    def cancel(self, job_id: str) -> bool:
+        """Drop a job and free its slot at once. False when there is no such job."""
+        for slot, job in enumerate(self._jobs):
+            if job is not None and job.id == job_id:
+                self._jobs[slot] = None
+                return True
+        return False
+
+    def step(self) -> list[JobEvent]:
+        """Do one bounded piece of work: one prefill, a few decode steps of all jobs at a stage,
+        one forward pass of the fine stage, or one codec decode. The stages take turns.
+
+        Returns what happened, [] when there is no job.
+        """
+        stages = (Stage.CODEC, Stage.FINE, Stage.COARSE, Stage.SEMANTIC)
+        late = self._expire()
+        if late:
+            return late
+        for offset in range(len(stages)):
+            stage = stages[(self._turn + offset) % len(stages)]
+            jobs = [job for job in self._jobs if job is not None and job.can_run(stage)]
+            if jobs:
+                self._turn = (self._turn + offset + 1) % len(stages)
+                return self._work(stage, jobs)
+        return []
+
+    def run(
+        self,
+        submit: Submit,
+        history: HistoryPrompt | None,
+        on_event: Callable[[JobEvent], None] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], Done]:
+        """One job from its admission to its end: (N,) float32 samples and the Done event.
+
+        Raises InvalidRequest when the job fails, RuntimeError when no slot is free.
+        """
+        self.admit(submit, history)
+        pieces: list[npt.NDArray[np.float32]] = []
+        try:
+            while True:
+                for event in self.step():
+                    if event.job_id != submit.job_id:
+                        continue
+                    if on_event is not None:
+                        on_event(event)
+                    if isinstance(event, Audio):
+                        pieces.append(event.samples)
+                    elif isinstance(event, Failed):
+                        raise InvalidRequest(event.detail)
+                    elif isinstance(event, Done):
+                        return np.concatenate(pieces), event
+        finally:
+            self.cancel(submit.job_id)
+
+    def _expire(self) -> list[JobEvent]:
+        now = self._clock()
+        late = [job for job in self._jobs if job is not None and job.is_late(now)]
+        return [
+            self._fail(job, Reason.TIMEOUT, "The clip took too long to make and was given up.")
+            for job in late
+        ]
+
+    def _fail(self, job: Job, reason: Reason, detail: str) -> Failed:
+        self._jobs[job.slot] = None
+        _log.info("job %s failed: %s", job.id, reason)
+        return Failed(job.id, reason, detail)
+
+    @torch.inference_mode()
+    def _work(self, stage: Stage, jobs: list[Job]) -> list[JobEvent]:
+        """One piece of work at `stage` for the first or for all of `jobs`; time is shared out."""
+        began = self._clock()
+        if stage is Stage.SEMANTIC:
+            worked = self._semantic_work(jobs)
+        elif stage is Stage.COARSE:
+            worked = self._coarse_work(jobs)
+        elif stage is Stage.FINE:
+            worked = self._fine_work(jobs)
+        else:
+            return self._codec_work(min(jobs, key=lambda job: job.served))
+        now = self._clock()
+        events: list[JobEvent] = []
+        for job in worked:
+            job.spent[stage] += (now - began) / len(worked)
+            job.served = now
+            events.append(Progress(job.id, stage, job.fraction(stage)))
+            if job.stage is None:
+                detail = "The model ended the clip before it began; try another seed or wording."
+                events.append(self._fail(job, Reason.INVALID, detail))
+        return events
+
+    def _semantic_work(self, jobs: list[Job]) -> list[Job]:
+        for job in jobs:
+            if not job.semantic_started:
+                self._semantic.start(
+                    job.slot, job.text_tokens, job.history, job.sampling, job.utterance
+                )
+                job.semantic_started = True
+                return [job]
+        k = min([self._chunk, *(job.semantic_limit - len(job.semantic) for job in jobs)])
+        made = self._semantic.run(k, [job.slot for job in jobs])
+        for column, job in enumerate(jobs):
+            job.add_semantic(made.tokens[:, column], made.ended[:, column])
+        return jobs
+
+    def _coarse_work(self, jobs: list[Job]) -> list[Job]:
+        books = self.model.config.coarse.codebooks
+        for job in jobs:
+            if job.window_ends is None:
+                if not job.coarse_started:
+                    self._coarse.open(job.slot, job.sampling, job.utterance)
+                    job.coarse_started = True
+                window = job.coarse.window()
+                extends = self._coarse.is_prefilled(job.slot, window)
+                self._coarse.start_window(job.slot, window)
+                job.window_ends = job.coarse.window_end(job.coarse.generated)
+                if not extends:
+                    return [job]
+        ready = [job.window_ends - job.coarse.generated for job in jobs if job.window_ends]
+        k = min([self._chunk, *ready])
+        assert k % books == 0
+        made = self._coarse.run(k, [job.slot for job in jobs])
+        for column, job in enumerate(jobs):
+            job.add_coarse(made[:, column])
+        return jobs
+
+    def _fine_work(self, jobs: list[Job]) -> list[Job]:
+        job = min(jobs, key=lambda job: job.served)
+        self._fine.step(job.start_fine(self.model.device))
+        return [job]
+
+    def _codec_work(self, job: Job) -> list[JobEvent]:
+        began = self._clock()
+        fine_codes = job.fine_codes()
+        samples = self.model.codec.decode(fine_codes)
+        now = self._clock()
+        job.spent[Stage.CODEC] += now - began
+        self._jobs[job.slot] = None
+        done = job.done(fine_codes, len(samples), now)
+        _log.info(
+            "job %s done: audio_s=%.2f ttfa_ms=%.0f rtf=%.2f",
+            job.id,
+            done.audio_s,
+            1000 * done.timings.ttfa_s,
+            done.timings.work_s / done.audio_s,
+        )
+        return [
+            Progress(job.id, Stage.CODEC, 1.0),
+            Audio(job.id, job.utterance, 0, samples),
+            done,
+        ]

@@ -1,0 +1,111 @@
+"""From logits to a token: filters, temperature, and noise that is a function of its address.
+
+The noise has no state: each number is a hash of (seed, utterance, stage, step or window and book,
+row, token). So a job draws the same tokens in any slot, beside any neighbours, on any device, and
+a captured graph carries no generator. Knows nothing of what the tokens mean.
+
+Shape letters: R rows, V vocabulary.
+
+Source of the filters: suno-ai/bark@f4f32d4 bark/generation.py:468-493. Differs: batched, on the
+device; temperature 0 is the limit (argmax) in place of a crash.
+"""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+class NoiseStage(IntEnum):
+    """First word of a noise address; the values are part of what a seed means."""
+
+    SEMANTIC = 1
+    COARSE = 2
+    FINE = 3
+
+
+def _signed(value: int) -> int:
+    """The int64 that has the same 64 bits as the unsigned `value`."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _mix(value: int) -> int:
+    for shift, factor in _MIX:
+        value = ((value ^ (value >> shift)) * factor) & _MASK64
+    return value ^ (value >> 31)
+
+
+def noise_key(*address: int) -> int:
+    """Hash an address such as (seed, utterance, stage) into an int64; words count modulo 2**64."""
+    key = 0
+    for word in address:
+        key = _mix(((key ^ _GOLDEN) + (word + 1) * _GOLDEN) & _MASK64)
+    return _signed(key)
+
+
+def mix_(x: Tensor) -> Tensor:
+    """SplitMix64's finalizer on int64, in place; products wrap, shifts are logical.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
+    """
+    for shift, factor in _MIX:
+        x ^= (x >> shift) & ((1 << (64 - shift)) - 1)
+        x *= _signed(factor)
+    x ^= (x >> 31) & ((1 << 33) - 1)
+    return x
+
+
+def fold(key: Tensor, word: Tensor | int) -> Tensor:
+    """Extend keys (R,) by another word of the address: `noise_key`'s step, on int64 tensors."""
+    return mix_((key ^ _signed(_GOLDEN)) + (word + 1) * _signed(_GOLDEN))
+
+
+def exponential(key: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+    """Noise of unit exponential distribution, (R, vocab), from one key a row, (R,) int64."""
+    index = torch.arange(1, vocab + 1, device=key.device) * _signed(_GOLDEN)
+    bits = mix_(key[:, None] + index)
+    # E = -log(1 - u): small E, which decide the draw, come from small u, where floats are dense.
+    # u stays off 0 and 1, so that E is neither 0 nor infinite.
+    u = ((bits >> 32) & 0xFFFFFFFF).to(dtype).add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
+    return u.neg_().log1p_().neg_()
+
+
+def keep_top_p(logits: Tensor, p: Tensor) -> Tensor:
+    """Mask with -inf all but the most likely tokens whose probabilities add up to past `p`.
+
+    logits: (R, V); p: (R,), inf keeps all. The first token past p is kept. Probabilities are
+    float32 and un-tempered; among equal logits the later token counts as more likely.
+    """
+    order = logits.float().argsort(dim=-1, stable=True).flip(-1)
+    mass = logits.float().gather(-1, order).softmax(-1).cumsum(-1)
+    drop = mass > p[:, None]
+    drop = torch.cat([torch.zeros_like(drop[:, :1]), drop[:, :-1]], dim=-1)
+    return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), -torch.inf)
+
+
+def keep_top_k(logits: Tensor, k: Tensor) -> Tensor:
+    """Mask with -inf all below the k-th largest logit; ties are kept. logits (R, V), k (R,)."""
+    k = k.clamp(1, logits.shape[-1])
+    least = logits.sort(dim=-1, descending=True).values.gather(-1, k[:, None] - 1)
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def draw(logits: Tensor, temperature: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample one token a row from softmax(logits / temperature).
+
+    logits, noise: (R, V); temperature: (R,), 0 is greedy.
+    Returns tokens (R,) int64 and the probabilities (R, V) they were drawn from; of a greedy row
+    those are 1 at its token and 0 elsewhere, the limit.
+    """
+    greedy = temperature <= 0
+    safe = torch.where(greedy, torch.ones_like(temperature), temperature)
+    probabilities = (logits / safe[:, None]).softmax(-1)
+    best = logits.argmax(-1)
+    # argmax(p / E) is a draw from p: no cumulative sum, no synchronization with the host.
+    token = torch.where(greedy, best, (probabilities / noise).argmax(-1))
+    one_hot = torch.zeros_like(probabilities).scatter_(-1, best[:, None], 1)
+    return token, torch.where(greedy[:, None], one_hot, probabilities)

@@ -1,0 +1,192 @@
+"""Slots of one autoregressive stage: prefill into a slot, then batched decode steps.
+
+All state is [B slots] and lives on the device: the pending token, its position, the step counter,
+how to sample, an exec mask (who advances) and a reset mask (who starts afresh). `run(k)` calls the
+same body k times without looking at a result; a captured CUDA graph can take the body's place.
+The host learns k steps' tokens at once and drops those past an end. Knows nothing of jobs.
+
+Shape letters: B slots, R rows of this run, T positions, C width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
+from synth.sampling import draw, exponential, fold, keep_top_k, keep_top_p
+from synth.transformer import Linear, Transformer
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How one slot samples. top_k 0 and top_p, min_eos_p inf switch the rule off."""
+
+    key: int  # noise_key(seed, utterance, stage)
+    temperature: float
+    top_k: int = 0
+    top_p: float = float("inf")
+    min_eos_p: float = float("inf")
+    may_end: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What `run` made: tokens (k, R) int64 in head order, ended (k, R) bool, R as asked for."""
+
+    tokens: npt.NDArray[np.int64]
+    ended: npt.NDArray[np.bool_]
+
+
+class Stepper:
+    """One transformer, B slots.
+
+    `heads` are output projections used in turn, step by step (coarse: one a codebook); head h's
+    row r stands for token `offsets[h] + r`, which is what is fed back. With `end_row`, that row
+    of the head ends the sequence.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        heads: Sequence[Tensor],
+        offsets: Sequence[int],
+        *,
+        slots: int,
+        end_row: int | None = None,
+    ) -> None:
+        self._transformer = transformer
+        self._heads = tuple(Linear(head) for head in heads)
+        self._offsets = tuple(offsets)
+        self._end_row = end_row
+        device, dtype = transformer.wpe.device, transformer.wpe.dtype
+        self._device = device
+        # Sampling happens in at least single precision.
+        self._float = torch.float64 if dtype == torch.float64 else torch.float32
+        self.slots = slots
+        self.cache = KVCache(transformer.shape, slots, device=device, dtype=dtype)
+        self.live = [0] * slots  # positions in the cache, the host's mirror of `position`
+        self._draws = [Draw(0, 0.0)] * slots
+
+        def state(dtype: torch.dtype, fill: float = 0) -> Tensor:
+            return torch.full((slots,), fill, dtype=dtype, device=device)
+
+        self.token = state(torch.int64)  # sampled or given, not yet fed
+        self.position = state(torch.int64)  # where `token` goes
+        self.step = state(torch.int64)  # tokens sampled since the reset; addresses the noise
+        self.exec_mask = state(torch.bool)
+        self.reset_mask = state(torch.bool)
+        self.key = state(torch.int64)
+        self.temperature = state(self._float)
+        self.top_k = state(torch.int64, 1)
+        self.top_p = state(torch.float32, torch.inf)
+        self.min_eos_p = state(self._float, torch.inf)
+        self.may_end = state(torch.bool)
+
+    def open(self, slot: int, how: Draw) -> None:
+        """Give the slot to a new sequence: counters at zero, nothing live, sampling as `how`."""
+        self.reset_mask[slot] = True
+        self._reset()
+        self._draws[slot] = how
+        vocab = self._heads[0].weight.shape[0]
+        self.key[slot] = how.key
+        self.temperature[slot] = how.temperature
+        self.top_k[slot] = how.top_k or vocab
+        self.top_p[slot] = how.top_p
+        self.min_eos_p[slot] = how.min_eos_p
+        self.may_end[slot] = how.may_end
+
+    def _reset(self) -> None:
+        for state in (self.token, self.position, self.step):
+            state.masked_fill_(self.reset_mask, 0)
+        for slot in self.reset_mask.nonzero().flatten().tolist():
+            self.live[slot] = 0
+        self.reset_mask.fill_(False)
+
+    def embed(self, ids: npt.NDArray[np.int64]) -> Tensor:
+        """Token embeddings without positions: (T,) -> (T, C)."""
+        return self._transformer.wtes[0][torch.from_numpy(ids).to(self._device)]
+
+    def prefill(self, slot: int, x: Tensor, pending: int, *, start: int = 0) -> None:
+        """Take in the prompt x (T, C), overwritten, at positions [start, start + T) of a slot.
+
+        What the cache holds before `start` stays, what it held after is forgotten. `pending` is
+        the prompt's last token: it is fed by the first decode step.
+        """
+        end = start + x.shape[0]
+        if x.shape[0]:
+            x += self._transformer.wpe[start:end]
+            self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
+        self.position[slot] = end
+        self.token[slot] = pending
+        self.live[slot] = end
+
+    def run(self, k: int, slots: Sequence[int]) -> Chunk:
+        """Decode k steps of the given slots together; the others stand still.
+
+        All given slots must be at the same turn of the heads: their step counts, modulo the
+        number of heads, agree, and k is a multiple of that number.
+        """
+        assert k % len(self._heads) == 0 and slots
+        if self._device.type == "cuda":
+            rows = list(range(self.slots))  # fixed shapes: the exec mask says who advances
+        else:
+            rows = list(slots)
+        self.exec_mask.fill_(False)
+        self.exec_mask[torch.tensor(slots, device=self._device)] = True
+        tokens: list[Tensor] = []
+        ended: list[Tensor] = []
+        for step in range(k):
+            token, end = self._body(rows, step % len(self._heads))
+            tokens.append(token)
+            ended.append(end)
+            for slot in slots:
+                self.live[slot] += 1
+        # The one synchronization with the host.
+        made, ends = torch.stack(tokens).cpu().numpy(), torch.stack(ended).cpu().numpy()
+        if len(rows) != len(slots):
+            made, ends = made[:, list(slots)], ends[:, list(slots)]
+        return Chunk(made, ends)
+
+    def _body(self, rows: list[int], turn: int) -> tuple[Tensor, Tensor]:
+        """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,)."""
+        whole = len(rows) == self.slots
+        index = slice(None) if whole else torch.tensor(rows, device=self._device)
+        position = self.position[index]
+        x = self._transformer.wtes[0][self.token[index]] + self._transformer.wpe[position]
+        if self._device.type == "cuda":
+            span = span_for(max(self.live) + 1, self.cache.context)
+            x = self._transformer(x, DecodeMasked(self.cache, position, span))
+        else:
+            x = self._transformer(
+                x, DecodeEach(self.cache, rows, [self.live[slot] for slot in rows])
+            )
+        logits = self._heads[turn](x).to(self._float)
+        row, end = self._sample(logits, index, [self._draws[slot] for slot in rows])
+        advance = self.exec_mask[index]
+        self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
+        self.position[index] = position + advance
+        self.step[index] += advance
+        return row, end
+
+    def _sample(
+        self, logits: Tensor, index: slice | Tensor, draws: Sequence[Draw]
+    ) -> tuple[Tensor, Tensor]:
+        """logits (R, V) -> head rows (R,) and whether that ends the sequence (R,)."""
+        may_end = self.may_end[index]
+        if self._end_row is not None and not all(how.may_end for how in draws):
+            logits[:, self._end_row].masked_fill_(~may_end, -torch.inf)
+        # Order matters: top_p sees the whole distribution, top_k what is left of it.
+        if any(how.top_p < 1 for how in draws):
+            logits = keep_top_p(logits, self.top_p[index])
+        if any(how.top_k for how in draws):
+            logits = keep_top_k(logits, self.top_k[index])
+        noise = exponential(fold(self.key[index], self.step[index]), logits.shape[-1], logits.dtype)
+        row, probabilities = draw(logits, self.temperature[index], noise)
+        if self._end_row is None:
+            return row, torch.zeros_like(may_end)
+        p_end = probabilities[:, self._end_row]
+        return row, may_end & ((row == self._end_row) | (p_end >= self.min_eos_p[index]))
