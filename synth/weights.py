@@ -70,7 +70,7 @@ def _refuse_strangers(path: Path, *, zipped: bool) -> None:
 
 
 def _why_torch_refused(path: Path, error: Exception) -> str:
-    asked = re.search(r"[Uu]nsupported global: GLOBAL (\S+)", str(error))
+    asked = re.search(r"unsupported (?:global: )?global (\S+)", str(error), re.IGNORECASE)
     if asked:
         return (
             f"{path} was refused: it asks to run `{asked[1]}`, which no checkpoint needs; "
