@@ -1,0 +1,214 @@
+"""The child process: a request pipe in, an event pipe out, one model between them.
+
+Imports torch only inside `load_engine`, after the thread counts are set. The process ends, whatever
+it is doing, when its request pipe ends: that is how a child learns of its parent's death on every
+system. Ctrl-C is the parent's to handle.
+"""
+
+import faulthandler
+import importlib
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+from synth.errors import InvalidRequest
+from synth.protocol import (
+    Beat,
+    Event,
+    Failed,
+    HistoryPrompt,
+    Limits,
+    Ready,
+    Reason,
+    Request,
+    Shutdown,
+    Submit,
+)
+from synth.scheduler import Pipeline, Scheduler
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 1.0  # a working child is never silent for longer, unless one step takes longer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a child needs to know before it can load a model."""
+
+    model: str  # what `synth.checkpoints.open_checkpoint` takes
+    device: str = "auto"
+    precision: str = "auto"
+    slots: int | None = None  # None: by device
+    threads: int | None = None  # None: one for each physical core this process may use
+    log_level: int = logging.INFO
+    start_timeout_s: float = 600.0  # loading and warming up; a first conversion takes minutes
+    # "module:function", called with these settings in the child, gives the Engine. For another
+    # engine behind the same process, and for tests that need one that crashes on demand.
+    factory: str = "synth.process:load_engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A loaded and warmed up model, ready to be given jobs."""
+
+    ready: Ready
+    pipeline: Pipeline
+    voice: Callable[[str], HistoryPrompt]
+
+
+def load_engine(settings: WorkerSettings) -> Engine:
+    """Open the checkpoint, build the model on its device, run it once.
+
+    Raises InvalidRequest when the settings can never work.
+    """
+    import torch
+
+    from synth.checkpoints import open_checkpoint
+    from synth.model import build_model
+    from synth.pipeline import Pipeline as BarkPipeline
+    from synth.voices import VoiceBook
+
+    threads = settings.threads or physical_cores()
+    torch.set_num_threads(threads)
+    checkpoint = open_checkpoint(settings.model)
+    model = build_model(checkpoint, device=settings.device, precision=settings.precision)
+    config = model.config
+    slots = settings.slots or (1 if model.device.type == "cpu" else 4)
+    pipeline = BarkPipeline(model, slots=slots)
+    voices = VoiceBook(config)
+    pipeline.run(Submit(job_id="warm-up", text="Hello"), None)
+    ready = Ready(
+        model=config.name,
+        family=config.family,
+        languages=config.languages,
+        voices=voices.infos,
+        sample_rate=config.codec.sample_rate,
+        limits=Limits(
+            slots=slots, text_tokens=config.text.block, utterance_s=config.max_utterance_s
+        ),
+        device=str(model.device),
+        precision=str(model.dtype).removeprefix("torch."),
+    )
+    return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
+
+
+def main(settings: WorkerSettings, requests: Connection, events: Connection) -> None:
+    """The child from its first line to its last; does not return."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # the parent blocked it until it could be ignored
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    faulthandler.enable()
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    inbox: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests, inbox), name="requests", daemon=True).start()
+    try:
+        engine = _start(settings)
+    except InvalidRequest as error:
+        events.send(Failed("", Reason.INVALID, str(error)))
+        _end(1)
+    except Exception as error:
+        _give_up(events, error, "could not start")
+    events.send(engine.ready)
+    try:
+        _serve(engine, inbox, events.send)
+    except Exception as error:
+        _give_up(events, error, "crashed")
+
+
+def _start(settings: WorkerSettings) -> Engine:
+    module, _, function = settings.factory.partition(":")
+    return getattr(importlib.import_module(module), function)(settings)
+
+
+def _listen(requests: Connection, inbox: "queue.SimpleQueue[Request]") -> None:
+    """Requests from the pipe to the inbox; the end of the pipe, or a Shutdown, ends the process.
+
+    Ends it from here, because the main thread may be deep in a step or a load.
+    """
+    try:
+        while not isinstance(request := requests.recv(), Shutdown):
+            inbox.put(request)
+    except (EOFError, OSError):
+        _end(0)
+    except BaseException:
+        logger.exception("A request could not be read")
+        _end(1)
+    _end(0)
+
+
+def _serve(
+    engine: Engine, inbox: "queue.SimpleQueue[Request]", send: Callable[[Event], None]
+) -> NoReturn:
+    scheduler = Scheduler(engine.pipeline, engine.voice, sample_rate=engine.ready.sample_rate)
+    last_sent = time.monotonic()
+    while True:
+        events: list[Event] = []
+        while scheduler.idle or not inbox.empty():
+            request = inbox.get()
+            assert not isinstance(request, Shutdown)
+            events += scheduler.handle(request)
+            if events and scheduler.idle:
+                break  # tell before waiting for the next request
+        events += scheduler.step()
+        if not events and time.monotonic() - last_sent >= BEAT_S:
+            events.append(Beat())
+        for event in events:
+            send(event)
+            last_sent = time.monotonic()
+
+
+def _give_up(events: Connection, error: Exception, what: str) -> NoReturn:
+    """The pipeline's state is unknown: say why and end; a fresh process goes on."""
+    logger.error("The synthesis process %s", what, exc_info=error)
+    if is_out_of_memory(error):
+        failed = Failed("", Reason.OUT_OF_MEMORY, "The speech engine ran out of memory.")
+    else:
+        kind = type(error).__name__
+        failed = Failed("", Reason.CRASHED, f"The speech engine {what} ({kind}).")
+    events.send(failed)
+    _end(1)
+
+
+def _end(status: int) -> NoReturn:
+    # Not sys.exit: an orderly end of the interpreter can wait for a device or a thread for ever,
+    # and everything said went through a pipe before this line.
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the host's and the device's kinds, told without importing torch."""
+    return (
+        isinstance(error, MemoryError)
+        or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+        or "can't allocate memory" in str(error)  # torch's CPU allocator raises a RuntimeError
+    )
+
+
+def physical_cores() -> int:
+    """Physical cores among the CPUs this process may run on; at least 1.
+
+    Two hyperthreads of one core share its multipliers: a second compute thread there only waits.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, os.cpu_count() or 1)
+    allowed = os.sched_getaffinity(0)
+    cores: set[str] = set()
+    for cpu in allowed:
+        try:
+            path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+            with open(path, encoding="ascii") as siblings:
+                cores.add(siblings.read())
+        except OSError:
+            return len(allowed)
+    return max(1, len(cores))

@@ -1,0 +1,131 @@
+"""Inside the worker: requests become jobs in slots, and every job ends in one Done or Failed.
+
+Knows the pipeline only by the four things it does with it, so it imports no torch. Which job waits
+for a slot is decided on the client's side; here are those that have one.
+
+Who works next among the slots is the pipeline's choice within `step`; what the scheduler adds is
+what only it knows: when a job's time is up, and how much audio its listener still has in hand.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from synth.errors import InvalidRequest
+from synth.protocol import (
+    Audio,
+    Cancel,
+    Done,
+    Failed,
+    HistoryPrompt,
+    JobEvent,
+    Played,
+    Reason,
+    Submit,
+)
+
+
+class Pipeline(Protocol):
+    """What the scheduler asks of `synth.pipeline.Pipeline`."""
+
+    @property
+    def free(self) -> int: ...
+
+    def admit(self, submit: Submit, history: HistoryPrompt | None) -> None: ...
+
+    def cancel(self, job_id: str) -> bool: ...
+
+    def step(self) -> list[JobEvent]: ...
+
+
+@dataclass
+class _Slot:
+    due: float | None  # on the scheduler's clock
+    sent_s: float = 0.0  # audio handed out so far
+    heard_s: float = 0.0  # audio the listener has played so far
+
+
+class Scheduler:
+    """The jobs of one pipeline. Not thread-safe: one loop calls `handle` and `step` in turn.
+
+    voice: a voice's name -> its history prompt; raises InvalidRequest for a name it does not know.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        voice: Callable[[str], HistoryPrompt],
+        *,
+        sample_rate: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pipeline = pipeline
+        self._voice = voice
+        self._sample_rate = sample_rate
+        self._clock = clock
+        self._slots: dict[str, _Slot] = {}
+
+    @property
+    def idle(self) -> bool:
+        """No job has a slot: there is nothing to do until the next request."""
+        return not self._slots
+
+    def buffered_s(self, job_id: str) -> float:
+        """Seconds of audio sent and not yet heard; the emptier, the more urgent the job."""
+        slot = self._slots[job_id]
+        return max(0.0, slot.sent_s - slot.heard_s)
+
+    def handle(self, request: Submit | Cancel | Played) -> list[JobEvent]:
+        """Take in one request; what went wrong with it comes back as a Failed."""
+        match request:
+            case Submit():
+                return self._admit(request)
+            case Cancel(job_id):
+                # A job that ended while the Cancel was on its way has had its last event.
+                return self._end(job_id, Reason.CANCELLED, "The job was cancelled.")
+            case Played(job_id, seconds):
+                if slot := self._slots.get(job_id):
+                    slot.heard_s = max(slot.heard_s, seconds)
+                return []
+
+    def step(self) -> list[JobEvent]:
+        """End the jobs whose time is up, then do one bounded quantum of work for the others.
+
+        Whatever the pipeline raises is let through: its state is unknown then, and the worker ends.
+        """
+        events: list[JobEvent] = []
+        now = self._clock()
+        for job_id in [j for j, s in self._slots.items() if s.due is not None and now >= s.due]:
+            events += self._end(job_id, Reason.TIMEOUT, "The clip took too long and was stopped.")
+        if self._slots:
+            events += map(self._noted, self._pipeline.step())
+        return events
+
+    def _admit(self, submit: Submit) -> list[JobEvent]:
+        if self._pipeline.free == 0:
+            return [Failed(submit.job_id, Reason.BUSY, "All slots of this worker are taken.")]
+        try:
+            history = self._voice(submit.voice) if isinstance(submit.voice, str) else submit.voice
+            self._pipeline.admit(submit, history)
+        except InvalidRequest as error:
+            return [Failed(submit.job_id, Reason.INVALID, str(error))]
+        due = None if submit.deadline_s is None else self._clock() + submit.deadline_s
+        self._slots[submit.job_id] = _Slot(due)
+        return []
+
+    def _end(self, job_id: str, reason: Reason, detail: str) -> list[JobEvent]:
+        if self._slots.pop(job_id, None) is None:
+            return []
+        self._pipeline.cancel(job_id)
+        return [Failed(job_id, reason, detail)]
+
+    def _noted(self, event: JobEvent) -> JobEvent:
+        match event:
+            case Audio(job_id=job_id, samples=samples):
+                self._slots[job_id].sent_s += len(samples) / self._sample_rate
+            case Done(job_id=job_id) | Failed(job_id=job_id):
+                del self._slots[job_id]
+            case _:
+                pass
+        return event
