@@ -62,7 +62,7 @@ def build_decoder(config: ModelConfig, *, norm: str = "none") -> nn.Module:
     norm: "none" for folded weights, "weight_norm" for the layout checkpoints are trained in.
     """
     import_encodec()
-    from encodec.modules import SEANetDecoder
+    from encodec.modules.seanet import SEANetDecoder
 
     numbers = config.codec
     return SEANetDecoder(
@@ -104,7 +104,8 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             gain = tensors.get(f"{stem}_g")
             if gain is None:
                 raise InvalidRequest(f"The checkpoint's codec stage has {name} but no {stem}_g.")
-            folded[stem] = torch._weight_norm(value, gain, 0)
+            length = value.flatten(1).norm(dim=1).view_as(gain)
+            folded[stem] = value * (gain / length)
         elif not name.endswith(".weight_g"):
             folded[name] = value
     return folded

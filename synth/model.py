@@ -3,6 +3,7 @@
 Knows how to build one and which numbers must fit each other; nothing of jobs.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,35 +86,35 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def check_config(config: ModelConfig) -> None:
     """Raise InvalidRequest when a checkpoint's numbers contradict each other."""
-    semantic, coarse, fine, codec = config.semantic, config.coarse, config.fine, config.codec
-    hop = 1
-    for ratio in codec.ratios:
-        hop *= ratio
-    coarse_ids = semantic.vocab + coarse.codebooks * codec.codebook_size
-    tokens = [config.text.pad, config.text.infer, semantic.pad, semantic.vocab - 1]
-    coarse_tokens = [coarse.semantic_pad, coarse.infer, coarse_ids - 1]
-    shapes = (config.semantic_shape, config.coarse_shape, config.fine_shape)
+    text, semantic, coarse, fine = config.text, config.semantic, config.coarse, config.fine
+    s_shape, c_shape, f_shape = config.semantic_shape, config.coarse_shape, config.fine_shape
+    codes = config.codec.codebook_size
+    coarse_end = semantic.vocab + coarse.codebooks * codes
+    last_semantic = max(text.pad, text.infer, semantic.pad, semantic.vocab - 1)
+    last_coarse = max(coarse.semantic_pad, coarse.infer, coarse_end - 1)
+    # The last token that is sampled is never fed, hence no "+ 1" for the infer token.
+    s_longest = text.block + semantic.max_steps
+    c_longest = coarse.semantic_block + coarse.history + coarse.window
     rules = {
-        "a width is not a multiple of its heads": any(s.width % s.n_head for s in shapes),
-        "semantic prompt and steps exceed the context": config.text.block + semantic.max_steps
-        > config.semantic_shape.context,
-        "a coarse window exceeds the context": coarse.semantic_block
-        + coarse.history
-        + coarse.window
-        > config.coarse_shape.context,
-        "the coarse window is no multiple of the codebooks": coarse.window % coarse.codebooks != 0,
-        "coarse history is shorter than a semantic token": config.max_semantic_history < 1,
-        "the fine window exceeds the context": fine.window > config.fine_shape.context,
+        "a width is no multiple of its heads": any(
+            shape.width % shape.n_head for shape in (s_shape, c_shape, f_shape)
+        ),
+        "the semantic prompt and steps exceed the context": s_longest > s_shape.context,
+        "a coarse window exceeds the context": c_longest > c_shape.context,
+        "the coarse window is no multiple of the codebooks": coarse.window % coarse.codebooks > 0,
+        "the coarse history is shorter than a semantic token": config.max_semantic_history < 1,
+        "the fine window exceeds the context": fine.window > f_shape.context,
         "the fine hop exceeds the window": not 0 < fine.hop <= fine.window,
-        "a semantic id is outside the embedding": max(tokens) >= config.semantic_shape.input_vocab,
-        "a semantic id is outside the head": semantic.pad >= config.semantic_shape.output_vocab,
-        "a coarse id is outside the embedding": max(coarse_tokens)
-        >= config.coarse_shape.input_vocab,
-        "a coarse id is outside the head": coarse_ids > config.coarse_shape.output_vocab,
-        "the fine mask is outside the embedding": fine.mask >= config.fine_shape.input_vocab,
-        "a fine code is outside the head": codec.codebook_size > config.fine_shape.output_vocab,
+        "a semantic id is outside the embedding": last_semantic >= s_shape.input_vocab,
+        "a semantic id is outside the head": semantic.pad >= s_shape.output_vocab,
+        "the semantic pad is one of the tokens": semantic.pad < semantic.vocab,
+        "a coarse id is outside the embedding": last_coarse >= c_shape.input_vocab,
+        "a coarse id is outside the head": coarse_end > c_shape.output_vocab,
+        "the fine mask is outside the embedding": fine.mask >= f_shape.input_vocab,
+        "a code is outside the fine head": codes > f_shape.output_vocab,
         "fine has no more codebooks than coarse": fine.codebooks <= coarse.codebooks,
-        "the codec's ratios do not make its frame rate": hop != codec.hop,
+        "the codec's ratios do not make its frame rate": math.prod(config.codec.ratios)
+        != config.codec.hop,
     }
     for what, broken in rules.items():
         if broken:

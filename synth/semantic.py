@@ -94,5 +94,5 @@ class SemanticStage:
         self._stepper.prefill(slot, x, self._config.text.infer)
 
     def run(self, k: int, slots: Sequence[int]) -> Chunk:
-        """k steps of the given slots. Tokens in [0, semantic.vocab]; those at an end are to drop."""
+        """k steps of the given slots. Tokens in [0, semantic.vocab]; those at an end count not."""
         return self._stepper.run(k, slots)
