@@ -1,0 +1,54 @@
+"""python -m synth.nano data | tokens | train STAGE | export | evaluate"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from synth.nano.recipe import Paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m synth.nano", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="folder for data and checkpoints")
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="write the corpus and have the teacher read it")
+    data.add_argument("--wordnet", type=Path, help="WordNet 3.0 `dict` folder; only to write it")
+    data.add_argument("--size", type=int, default=56_000, help="utterances")
+    commands.add_parser("tokens", help="fit the quantizers and tokenize the speech")
+    fit = commands.add_parser("train", help="train one stage, from its checkpoint if there is one")
+    fit.add_argument("stage", choices=("decoder", "semantic", "coarse", "fine"))
+    fit.add_argument("--device", default="cpu")
+    fit.add_argument("--threads", type=int, default=1)
+    fit.add_argument("--steps", type=int, help="stop at this step")
+    fit.add_argument("--minutes", type=float, help="stop after so long")
+    fit.add_argument("--cooldown", type=int, default=0, help="last steps of --steps, rate to zero")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    paths = Paths(options.root)
+    if options.command == "data":
+        from synth.nano.corpus import write_corpus
+        from synth.nano.shards import speak_corpus
+
+        if not paths.corpus.exists():
+            write_corpus(paths, options.wordnet, options.size)
+        speak_corpus(paths)
+    elif options.command == "tokens":
+        from synth.nano.tokens import tokenize_shards
+
+        tokenize_shards(paths)
+    elif options.command == "train":
+        import torch
+
+        from synth.nano.recipe import RUNS, SEED
+        from synth.nano.stages import STAGES
+        from synth.nano.trainer import Limits, train
+
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(SEED)
+        stage = STAGES[options.stage](paths, options.device)
+        limits = Limits(options.steps, options.minutes, options.cooldown)
+        train(stage, RUNS[options.stage], paths.checkpoint(options.stage), limits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Teacher speech and tokens on disk, a few thousand utterances a shard.
+
+A shard is a folder: `audio.i16` and `base.i16` (24 kHz, end to end, memory-mapped), `speech.npz`
+(offsets in samples, F0 per frame, voice index) and `text.json`; `tokens.npz` joins them later.
+A shard appears under its name only when it is whole, so a run can stop anywhere and go on.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from synth.nano.recipe import CODEC, SEED, SHARD, VOICES, Paths
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Shard:
+    """The speech of one shard; waveforms are int16 views of files."""
+
+    folder: Path
+    text: list[str]
+    voice: np.ndarray  # (n,) index into VOICES
+    offsets: np.ndarray  # (n + 1,) samples
+    f0: np.ndarray  # (frames,) Hz, 0 where unvoiced
+    audio: np.ndarray
+    base: np.ndarray
+
+    def waveform(self, i: int, base: bool = False) -> np.ndarray:
+        """Utterance `i`, float32."""
+        source = self.base if base else self.audio
+        return source[self.offsets[i] : self.offsets[i + 1]].astype(np.float32) / 32768
+
+    def pitch(self, i: int) -> np.ndarray:
+        """F0 of utterance `i` per codec frame, Hz."""
+        return self.f0[self.offsets[i] // CODEC.hop : self.offsets[i + 1] // CODEC.hop]
+
+
+def open_shard(folder: Path) -> Shard:
+    """Open a whole shard; nothing is read before it is used."""
+    speech = np.load(folder / "speech.npz")
+    return Shard(
+        folder=folder,
+        text=json.loads((folder / "text.json").read_text()),
+        voice=speech["voice"],
+        offsets=speech["offsets"],
+        f0=speech["f0"],
+        audio=np.memmap(folder / "audio.i16", "<i2", "r"),
+        base=np.memmap(folder / "base.i16", "<i2", "r"),
+    )
+
+
+def list_shards(paths: Paths) -> list[Path]:
+    """Folders of the whole shards, in order."""
+    return sorted(paths.shards.glob("[0-9]*"))
+
+
+def speak_corpus(paths: Paths) -> None:
+    """Have the teacher read the corpus, shard by shard; shards that exist are kept."""
+    from synth.nano.teacher import Teacher
+
+    lines = paths.corpus.read_text().splitlines()
+    teacher = Teacher()
+    for start in range(0, len(lines), SHARD):
+        folder = paths.shards / f"{start // SHARD:03d}"
+        if folder.exists():
+            continue
+        part = paths.shards / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        seconds = _speak(part, teacher, lines[start : start + SHARD], start)
+        part.rename(folder)
+        log.info("shard %s: %.2f h", folder.name, seconds / 3600)
+
+
+def _speak(folder: Path, teacher, lines: list[str], first: int) -> float:
+    offsets, text, voices, f0 = [0], [], [], []
+    with open(folder / "audio.i16", "wb") as audio, open(folder / "base.i16", "wb") as base:
+        for i, line in enumerate(lines, first):
+            voice = i % len(VOICES)
+            speech = teacher.speak(line, VOICES[voice], SEED + i)
+            if speech is None or not 0.25 < len(speech.audio) / CODEC.sample_rate < 11.0:
+                continue
+            for file, x in ((audio, speech.audio), (base, speech.base)):
+                file.write((x * 32767).astype("<i2").tobytes())
+            offsets.append(offsets[-1] + len(speech.audio))
+            text.append(line)
+            voices.append(voice)
+            f0.append(speech.f0)
+    np.savez(
+        folder / "speech.npz",
+        offsets=np.array(offsets),
+        voice=np.array(voices, np.int8),
+        f0=np.concatenate(f0),
+    )
+    (folder / "text.json").write_text(json.dumps(text))
+    return offsets[-1] / CODEC.sample_rate
+
+
+@dataclass
+class Tokens:
+    """Every tokenized utterance: `semantic[i]` (n,) and `codes[i]` (8, n), one voice each."""
+
+    text: list[str]
+    voice: np.ndarray
+    semantic: list[np.ndarray]
+    codes: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+def load_tokens(paths: Paths) -> Tokens:
+    """Tokens of every shard that has them."""
+    text: list[str] = []
+    voice: list[np.ndarray] = []
+    semantic: list[np.ndarray] = []
+    codes: list[np.ndarray] = []
+    for folder in list_shards(paths):
+        if not (folder / "tokens.npz").exists():
+            continue
+        held = np.load(folder / "tokens.npz")
+        ends = held["ends"][:-1]
+        semantic += np.split(held["semantic"], ends)
+        codes += np.split(held["codes"], ends, axis=1)
+        voice.append(held["voice"])
+        text += json.loads((folder / "text.json").read_text())
+    return Tokens(text, np.concatenate(voice), semantic, codes)
+
+
+def chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Consecutive pieces of at most `size`."""
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

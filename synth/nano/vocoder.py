@@ -1,0 +1,163 @@
+"""The codec's decoder as it is trained: learned rows of eight codebooks, summed, into a SEANet.
+
+Spectral losses first; an adversarial phase (`discriminators.py`) when they have flattened. The rows
+start at the k-means centroids that name the codes and are then free to become what the decoder can
+use best.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synth.codec import import_encodec
+from synth.nano.codebooks import Codebooks
+from synth.nano.features import mel_filters
+from synth.nano.recipe import CODEC, FINE, RUNS, SEED, Paths
+from synth.nano.shards import Shard, list_shards, open_shard
+from synth.vocab import CodecNumbers
+
+_LEAD = 8  # frames whose sound is not judged: they hear no past
+_CROP = 56  # frames that are, 1.12 s
+_COARSE_ONLY = 0.1  # share of batches that hear only two books, so that two alone still speak
+
+
+def seanet_decoder(numbers: CodecNumbers) -> nn.Module:
+    """The encodec package's decoder, weight norm unfolded as it is trained."""
+    import_encodec()
+    from encodec.modules import SEANetDecoder
+
+    return SEANetDecoder(
+        dimension=numbers.dimension,
+        n_filters=numbers.n_filters,
+        n_residual_layers=numbers.n_residual_layers,
+        ratios=list(numbers.ratios),
+        norm="weight_norm",
+        kernel_size=numbers.kernel_size,
+        last_kernel_size=numbers.last_kernel_size,
+        residual_kernel_size=numbers.residual_kernel_size,
+        dilation_base=numbers.dilation_base,
+        causal=numbers.causal,
+        true_skip=numbers.true_skip,
+        compress=numbers.compress,
+        lstm=numbers.lstm,
+    )
+
+
+class Vocoder(nn.Module):
+    """(K, B, T) codes of the first K books -> (B, T * hop) samples."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows.clone())
+        self.decoder = seanet_decoder(CODEC)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        z = torch.stack([self.rows[k][c] for k, c in enumerate(codes)]).sum(0)
+        return self.decoder(z.mT)[:, 0]
+
+
+class SpectralLoss(nn.Module):
+    """Mean over resolutions of log-mel L1 and half the spectral convergence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = ((128, 24), (512, 64), (1024, 96), (2048, 128))
+        for n_fft, bands in self.sizes:
+            self.register_buffer(f"mel{n_fft}", mel_filters(bands, n_fft, CODEC.sample_rate))
+            self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft))
+
+    def _spectrum(self, x: Tensor, n_fft: int) -> Tensor:
+        window = getattr(self, f"window{n_fft}")
+        z = torch.stft(x, n_fft, n_fft // 4, window=window, return_complex=True)
+        return (z.real.square() + z.imag.square() + 1e-9).sqrt()
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        total = torch.zeros((), device=made.device)
+        for n_fft, _ in self.sizes:
+            a, b = self._spectrum(made, n_fft), self._spectrum(true, n_fft)
+            mel, floor = getattr(self, f"mel{n_fft}"), 3e-4 * n_fft**0.5
+            total = total + ((mel @ a + floor).log() - (mel @ b + floor).log()).abs().mean()
+            away = (a - b).flatten(1).norm(dim=1) / (b.flatten(1).norm(dim=1) + 0.1)
+            total = total + 0.5 * away.mean()
+        return total / len(self.sizes)
+
+
+class Crops:
+    """Random crops of tokenized speech: codes and the samples they stand for."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._known: list[tuple[Shard, np.ndarray, np.ndarray]] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        folders = [f for f in list_shards(self.paths) if (f / "tokens.npz").exists()]
+        for folder in folders[len(self._known) :]:
+            held = np.load(folder / "tokens.npz")
+            self._known.append((open_shard(folder), held["codes"], held["ends"]))
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """codes (8, B, T) int64 and samples (B, T * hop) float32, T = lead + crop."""
+        size = _LEAD + _CROP
+        codes = np.empty((FINE.codebooks, count, size), np.int64)
+        audio = np.empty((count, size * CODEC.hop), np.float32)
+        for row in range(count):
+            shard, all_codes, ends = self._known[int(rng.integers(len(self._known)))]
+            first = 0
+            while True:
+                i = int(rng.integers(len(ends)))
+                first = int(ends[i - 1]) if i else 0
+                if ends[i] - first >= size:
+                    break
+            at = int(rng.integers(ends[i] - first - size + 1))
+            codes[:, row] = all_codes[:, first + at : first + at + size]
+            start = int(shard.offsets[i]) + at * CODEC.hop
+            audio[row] = shard.audio[start : start + size * CODEC.hop].astype(np.float32) / 32768
+        return codes, audio
+
+
+class VocoderStage:
+    """The decoder as a stage of the training loop, spectral losses only."""
+
+    name = "decoder"
+
+    def __init__(self, paths: Paths, device: str = "cpu") -> None:
+        self.device = device
+        self.crops = Crops(paths)
+        self.model = Vocoder(Codebooks.load(paths.codebooks).rows).to(device)
+        self.spectral = SpectralLoss().to(device)
+
+    def refresh(self) -> None:
+        self.crops.refresh()
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Codes of eight books (now and then two) and the true samples behind the lead."""
+        codes, audio = self.crops.draw(rng, RUNS["decoder"].batch)
+        if rng.random() < _COARSE_ONLY:
+            codes = codes[:2]
+        put = torch.from_numpy
+        return put(codes).to(self.device), put(audio[:, _LEAD * CODEC.hop :]).to(self.device)
+
+    def speak(self, codes: Tensor) -> Tensor:
+        """(B, crop * hop) samples behind the lead, float32."""
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16):
+            made = self.model(codes)
+        return made.float()[:, _LEAD * CODEC.hop :]
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        codes, true = self.batch(rng)
+        loss = self.spectral(self.speak(codes), true)
+        return loss, {"spectral": loss.item()}
+
+    def validate(self) -> dict[str, float]:
+        rng = np.random.default_rng(SEED)
+        out: dict[str, float] = {}
+        for books in (8, 2):
+            losses = []
+            for _ in range(2):
+                codes, audio = self.crops.draw(rng, RUNS["decoder"].batch)
+                made = self.speak(torch.from_numpy(codes[:books]).to(self.device))
+                true = torch.from_numpy(audio[:, _LEAD * CODEC.hop :]).to(self.device)
+                losses.append(self.spectral(made, true).item())
+            out[f"spectral{books}"] = float(np.mean(losses))
+        return out
