@@ -60,7 +60,10 @@ def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpo
     if str(source) == RANDOM_MODEL:
         from synth.random_model import random_checkpoint
 
-        return random_checkpoint()
+        made = random_checkpoint()
+        return Checkpoint(
+            made.config, made.tokenizer_file, lambda s: dict(made.tensors(s)), RANDOM_MODEL
+        )
     folder = Path(source).expanduser()
     if folder.is_dir():
         return _open_folder(folder, cache)

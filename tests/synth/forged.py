@@ -116,8 +116,12 @@ def codec_state(seed: int = 0) -> dict[str, Tensor]:
     g = generator(seed)
     out: dict[str, Tensor] = {}
 
-    def conv(name: str, out_channels: int, in_channels: int, kernel: int, kind: str = "conv") -> None:
-        rows, columns = (in_channels, out_channels) if kind == "convtr" else (out_channels, in_channels)
+    def conv(
+        name: str, out_channels: int, in_channels: int, kernel: int, kind: str = "conv"
+    ) -> None:
+        rows, columns = (
+            (in_channels, out_channels) if kind == "convtr" else (out_channels, in_channels)
+        )
         weight = torch.randn(rows, columns, kernel, generator=g)
         out[f"{name}.{kind}.{kind}.weight_v"] = weight
         norm = weight.flatten(1).norm(dim=1).reshape(-1, 1, 1)

@@ -114,7 +114,9 @@ def test_a_pickle_that_runs_something_is_refused_unrun(
     folder = copy_links(suno, tmp_path / "m")
     (folder / "coarse_2.pt").unlink()
     forged.write_malicious(folder / "coarse_2.pt", f"touch {tmp_path}/owned", zipped=zipped)
-    with pytest.raises(InvalidRequest, match=r"coarse_2\.pt was refused: it asks to run `\w+\.system`"):
+    with pytest.raises(
+        InvalidRequest, match=r"coarse_2\.pt was refused: it asks to run `\w+\.system`"
+    ):
         open_checkpoint(folder)
     assert not (tmp_path / "owned").exists()
 
@@ -144,7 +146,9 @@ def test_a_file_that_is_no_checkpoint_of_sunos_says_so(suno: Path, tmp_path: Pat
         open_checkpoint(folder)
     (folder / "text_2.pt").unlink()
     torch.save({"model": {}, "model_args": {"n_layer": "many"}}, folder / "text_2.pt")
-    with pytest.raises(InvalidRequest, match="semantic checkpoint's model_args says n_layer = None"):
+    with pytest.raises(
+        InvalidRequest, match="semantic checkpoint's model_args says n_layer = None"
+    ):
         open_checkpoint(folder)
 
 
