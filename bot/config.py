@@ -38,40 +38,40 @@ class DiscordSection(Section):
 
     proxy: str = ""
     allowed_roles: tuple[int, ...] = ()
-    blocked_role: int = Field(0, ge=0)
+    blocked_role: int = Field(default=0, ge=0)
     allowed_channels: tuple[int, ...] = ()
 
 
 class SynthSection(Section):
     """Which model speaks, and on what. 0 slots or threads means: choose for the machine."""
 
-    model: str = Field("suno/bark", min_length=1)
+    model: str = Field(default="suno/bark", min_length=1)
     device: Literal["auto", "cuda", "cpu", "mps"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    slots: int = Field(0, ge=0, le=256)
-    threads: int = Field(0, ge=0, le=1024)
-    deadline_s: float = Field(300.0, gt=0)
+    slots: int = Field(default=0, ge=0, le=256)
+    threads: int = Field(default=0, ge=0, le=1024)
+    deadline_s: float = Field(default=300.0, gt=0)
 
 
 class LimitsSection(Section):
     """How much one request, one user, one server and all of them may ask for."""
 
-    text_length: int = Field(600, ge=1, le=6000)
-    queue_length: int = Field(50, ge=1)
-    per_user: int = Field(3, ge=1)
-    per_guild: int = Field(10, ge=1)
-    cooldown_s: float = Field(3.0, ge=0)
-    clip_seconds: float = Field(16.0, gt=0)
+    text_length: int = Field(default=600, ge=1, le=6000)
+    queue_length: int = Field(default=50, ge=1)
+    per_user: int = Field(default=3, ge=1)
+    per_guild: int = Field(default=10, ge=1)
+    cooldown_s: float = Field(default=3.0, ge=0)
+    clip_seconds: float = Field(default=16.0, gt=0)
 
 
 class VoiceSection(Section):
     """How the bot behaves in voice channels, and how loud its clips are."""
 
-    queue_length: int = Field(20, ge=1)
-    idle_leave_s: float = Field(300.0, gt=0)
-    alone_leave_s: float = Field(60.0, gt=0)
-    connect_timeout_s: float = Field(20.0, gt=0)
-    loudness_lufs: float = Field(-16.0, ge=-40, le=-10)
+    queue_length: int = Field(default=20, ge=1)
+    idle_leave_s: float = Field(default=300.0, gt=0)
+    alone_leave_s: float = Field(default=60.0, gt=0)
+    connect_timeout_s: float = Field(default=20.0, gt=0)
+    loudness_lufs: float = Field(default=-16.0, ge=-40, le=-10)
 
 
 class Settings(BaseSettings):

@@ -1,0 +1,70 @@
+"""python -m bot [run | demo | doctor]: reads the settings, and says plainly why it cannot start."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from bot.config import Settings, load_settings, read_token
+from bot.errors import StartError
+
+BAD_CONFIG = 78  # EX_CONFIG: a supervisor should not try again by itself
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bot", description="Bark for Discord")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="run",
+        choices=("run", "demo", "doctor"),
+        help="run: log in (default); demo: try it in a browser, without a token; "
+        "doctor: check everything the bot needs",
+    )
+    parser.add_argument("--config", type=Path, help="the settings (default: config.toml)")
+    parser.add_argument("--port", type=int, default=0, help="demo: the page's port (default: any)")
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings(options.config)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        return _finished(_command(options, settings))
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
+
+
+def _command(
+    options: argparse.Namespace, settings: Settings
+) -> Callable[[], Coroutine[Any, Any, int]]:
+    # Imported late: what one command needs must not keep another from saying what is wrong.
+    match options.command:
+        case "demo":
+            from bot.demo import demo
+
+            return lambda: demo(settings, port=options.port)
+        case "doctor":
+            from bot.doctor import doctor
+
+            return lambda: doctor(settings)
+        case _:
+            from bot.app import run
+
+            token = read_token()
+            return lambda: run(settings, token)
+
+
+def _finished(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    try:
+        return asyncio.run(command())
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

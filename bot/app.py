@@ -1,0 +1,143 @@
+"""The composition root: opens the store, the speech engine and the Discord client, in this order,
+and closes them in the other. Everything is checked before login.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import discord
+
+from bot.buttons import controls
+from bot.catalogue import Catalogue
+from bot.client import BarkClient
+from bot.config import Settings
+from bot.desk import Clock, Desk
+from bot.errors import StartError
+from bot.services import Services
+from bot.speech import Speech, Waiting, plainly
+from bot.store import open_store
+from bot.transcode import Transcoder
+from synth.audio import open_ffmpeg
+from synth.client import Backend, ProcessBackend, SynthClient, WorkerSettings
+from synth.errors import SynthError
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_bot(
+    settings: Settings,
+    *,
+    backends: Sequence[Backend] | None = None,
+    clock: Clock = time.perf_counter,
+    wall_clock: Callable[[], float] = time.time,
+    waiting: Waiting = plainly,
+    voice: bool = True,
+) -> AsyncGenerator[BarkClient]:
+    """Everything the bot needs, open and checked, and a client that is ready to log in.
+
+    backends: where synthesis runs; default: a process of its own, as the settings say.
+    waiting: how events from outside are awaited. voice: whether there are voice channels.
+    Raises StartError with one sentence that names the remedy.
+    """
+    transcoder = _transcoder(settings)
+    async with open_store(settings.database, wall_clock) as store:
+        async with SynthClient(
+            backends or [ProcessBackend(worker_settings(settings))],
+            queue_limit=settings.limits.queue_length,
+            deadline_s=settings.synth.deadline_s,
+        ) as synth:
+            try:
+                ready = await synth.ready()
+            except SynthError as error:
+                raise StartError(_no_engine(error)) from error
+            client = BarkClient(proxy=settings.discord.proxy or None)
+            client.interrupted = await store.interrupt_open_jobs()
+            desk = Desk(
+                store,
+                Speech(synth, waiting=waiting),
+                transcoder,
+                settings.limits,
+                controls=controls,
+                fail=client.fail_job,
+                clock=clock,
+            )
+            client.services = Services(
+                settings=settings,
+                store=store,
+                synth=synth,
+                ready=ready,
+                catalogue=Catalogue(ready.voices),
+                desk=desk,
+                clock=clock,
+            )
+            logger.info("%s is ready on %s (%s)", ready.model, ready.device, ready.precision)
+            try:
+                yield client
+            finally:
+                await desk.close()
+                if not client.is_closed():
+                    await client.close()
+
+
+def worker_settings(settings: Settings) -> WorkerSettings:
+    return WorkerSettings(
+        model=settings.synth.model,
+        device=settings.synth.device,
+        precision=settings.synth.precision,
+        slots=settings.synth.slots or None,
+        threads=settings.synth.threads or None,
+        log_level=getattr(logging, settings.log_level.upper()),
+    )
+
+
+def _transcoder(settings: Settings) -> Transcoder:
+    try:
+        return Transcoder(open_ffmpeg(settings.ffmpeg or None))
+    except SynthError as error:
+        raise StartError(str(error)) from error
+
+
+def _no_engine(error: SynthError) -> str:
+    return f"{error}"
+
+
+async def run(settings: Settings, token: str) -> int:
+    """Log in and stay until Ctrl-C or SIGTERM. Raises StartError."""
+    async with open_bot(settings) as client, _until_told(client):
+        try:
+            await client.start(token)
+        except discord.LoginFailure as error:
+            raise StartError(
+                "Discord does not take the token; reset it at "
+                "https://discord.com/developers/applications and set DISCORD_TOKEN anew."
+            ) from error
+        except discord.PrivilegedIntentsRequired as error:
+            raise StartError(str(error)) from error
+    return 0
+
+
+@asynccontextmanager
+async def _until_told(client: BarkClient) -> AsyncGenerator[None]:
+    """SIGTERM closes the client, as a service manager or a container expects."""
+    loop = asyncio.get_running_loop()
+    closing: set[asyncio.Task[None]] = set()
+
+    def close() -> None:
+        task = asyncio.create_task(client.close())
+        closing.add(task)
+
+    try:
+        loop.add_signal_handler(signal.SIGTERM, close)
+    except NotImplementedError:  # Windows: there Ctrl-C is all there is
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        await asyncio.gather(*closing, return_exceptions=True)

@@ -1,0 +1,129 @@
+"""The loaded model's voices as people look for them: by language, number and gender, from memory.
+
+Knows the languages' names and a sentence to try a voice with. Knows nothing of Discord.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from synth.protocol import Gender, VoiceInfo
+
+LANGUAGES = {
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "tr": "Turkish",
+    "zh": "Chinese",
+}
+
+_SAMPLES = {
+    "de": "Hallo! So klingt meine Stimme.",
+    "en": "Hello! This is what my voice sounds like.",
+    "es": "¡Hola! Así suena mi voz.",
+    "fr": "Bonjour ! Voici le son de ma voix.",
+    "hi": "नमस्ते! मेरी आवाज़ ऐसी है।",
+    "it": "Ciao! Questa è la mia voce.",
+    "ja": "こんにちは。これが私の声です。",
+    "ko": "안녕하세요! 제 목소리는 이렇습니다.",
+    "pl": "Cześć! Tak brzmi mój głos.",
+    "pt": "Olá! Esta é a minha voz.",
+    "ru": "Привет! Вот так звучит мой голос.",
+    "tr": "Merhaba! Sesim böyle.",
+    "zh": "你好!这就是我的声音。",
+}
+
+_FUZZY_CUTOFF = 0.6
+
+
+def language_name(code: str) -> str:
+    return LANGUAGES.get(code, code.upper() or "No language of its own")
+
+
+def sample_sentence(voice: VoiceInfo) -> str:
+    """What the voice says when it is tried, in its own language where that is known."""
+    return _SAMPLES.get(voice.language, _SAMPLES["en"])
+
+
+def label(voice: VoiceInfo) -> str:
+    """A voice for a list: its name first, so that what is chosen is what is read."""
+    facts = [language_name(voice.language)] if voice.language else []
+    if voice.gender is not Gender.UNKNOWN:
+        facts.append(voice.gender.value)
+    return f"{voice.name} ({', '.join(facts)})" if facts else voice.name
+
+
+class Catalogue:
+    """The voices of one model, in its own order."""
+
+    def __init__(self, voices: Iterable[VoiceInfo]) -> None:
+        self.voices = tuple(voices)
+        self._by_name = {voice.name.casefold(): voice for voice in self.voices}
+        self._tokens = {voice.name: _tokens(voice) for voice in self.voices}
+
+    def get(self, name: str) -> VoiceInfo | None:
+        """The voice of that name, upper and lower case alike."""
+        return self._by_name.get(name.strip().casefold())
+
+    def nearest(self, name: str, count: int = 3) -> list[str]:
+        """Names to offer for a name that does not exist."""
+        close = difflib.get_close_matches(
+            name.strip().casefold(), list(self._by_name), n=count, cutoff=0.4
+        )
+        found = [self._by_name[key].name for key in close]
+        return found or [voice.name for voice in self.search(name, count)]
+
+    def languages(self) -> list[str]:
+        """Codes that have voices, by the language's name."""
+        return sorted({voice.language for voice in self.voices}, key=language_name)
+
+    def of_language(self, code: str) -> list[VoiceInfo]:
+        return [voice for voice in self.voices if voice.language == code]
+
+    def search(self, query: str, limit: int = 25, *, locale: str = "") -> list[VoiceInfo]:
+        """The best matches: those with every word of the query, then those that sound alike.
+
+        Voices of the reader's own language come first among equals.
+        """
+        words = query.casefold().split()
+        home = locale.partition("-")[0]
+        found = [voice for voice in self.voices if all(self._has(voice, word) for word in words)]
+        found.sort(key=lambda voice: voice.language != home)
+        if len(found) < limit and words:
+            taken = {voice.name for voice in found}
+            scored = [
+                (self._likeness(voice, words), voice)
+                for voice in self.voices
+                if voice.name not in taken
+            ]
+            alike = [pair for pair in scored if pair[0] >= _FUZZY_CUTOFF]
+            alike.sort(key=lambda pair: -pair[0])
+            found += [voice for _, voice in alike]
+        return found[:limit]
+
+    def _has(self, voice: VoiceInfo, word: str) -> bool:
+        # From a token's start only: "male" is not to find "female", nor "6" every sixteenth.
+        return word in voice.name.casefold() or any(
+            token.startswith(word) for token in self._tokens[voice.name]
+        )
+
+    def _likeness(self, voice: VoiceInfo, words: list[str]) -> float:
+        tokens = self._tokens[voice.name]
+        best = (
+            max(difflib.SequenceMatcher(None, word, token).ratio() for token in tokens)
+            for word in words
+        )
+        return min(best, default=0.0)
+
+
+def _tokens(voice: VoiceInfo) -> tuple[str, ...]:
+    parts = voice.name.casefold().replace("/", "_").split("_")
+    facts = [voice.language, language_name(voice.language), voice.gender.value, voice.version]
+    return tuple(part for part in [*parts, *(fact.casefold() for fact in facts)] if part)

@@ -1,0 +1,228 @@
+"""Every sentence a person can read, and which sentence an error becomes.
+
+Knows words only. User text is escaped and cut here, so that nothing a user typed becomes a mention,
+markup or a message too long to send.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from discord import app_commands
+from discord.utils import escape_markdown, escape_mentions
+
+from bot.catalogue import language_name
+from bot.errors import SynthUnavailable, UserError
+from bot.speech import Clip, Status
+from bot.store import Cap, JobRow, Outcome, Refused
+from synth.errors import Busy, EngineFailed, InvalidRequest, JobCancelled, JobTimeout, SynthError
+from synth.protocol import Stage, VoiceInfo
+
+CONTENT_LIMIT = 2000
+QUOTE_LIMIT = 300
+BAR_CELLS = 12
+
+_STAGES = {
+    Stage.SEMANTIC: "finding the words",
+    Stage.COARSE: "shaping the voice",
+    Stage.FINE: "adding detail",
+    Stage.CODEC: "making the sound",
+}
+
+CANCELLED = "Cancelled."
+CANCELLING = "Cancelling it."
+ALREADY_CANCELLED = "That clip is cancelled already."
+ALREADY_DONE = "That clip is finished already, so there is nothing to cancel."
+JOB_GONE = "The bot was restarted since, and that clip is gone; ask for it again with /bark."
+NOT_YOURS = "Only the person who asked for that clip, or a manager of this server, can cancel it."
+NOT_HERE = "The bot does not take requests in this channel; ask a manager where it does."
+ROLE_BLOCKED = "A role you have keeps you from using the bot here; a manager can change that."
+ROLE_MISSING = "The bot is only for members with a certain role here; a manager can give it to you."
+SERVER_ONLY = "That works in a server only."
+NO_VOICE_HERE = "Voice channels do not exist here, so here is the file."
+STARTING = "The speech engine is still starting; try again in a minute."
+MANAGERS_ONLY = "Only a manager of this server (Manage Server permission) can do that."
+NO_CLIP = "The text gave no sound; try other words or another voice."
+INTERRUPTED = "The bot was restarted before this clip was finished; ask for it again with /bark."
+STOPPING = "The bot is being restarted; ask again in a minute."
+
+
+def escape(text: str) -> str:
+    return escape_mentions(escape_markdown(text))
+
+
+def cut(text: str, limit: int = CONTENT_LIMIT) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip("\\ ") + "…"
+
+
+def seconds(value: float) -> str:
+    """A wait in words: 40 s, 3 min."""
+    if value < 90:
+        return f"{max(1, round(value))} s"
+    return f"{round(value / 60)} min"
+
+
+# Before the work
+
+
+def nothing_to_speak(text: str) -> str:
+    if not text.strip():
+        return "The text is empty; type what the bot is to say."
+    return "There is nothing to speak in that text: add some words to the signs and emoji."
+
+
+def text_too_long(length: int, limit: int) -> str:
+    return f"The text has {length:,} characters, and {limit:,} is the most here; make it shorter."
+
+
+def unknown_voice(name: str, nearest: Sequence[str]) -> str:
+    known = f" Did you mean {_either(nearest)}?" if nearest else " See /voices for all of them."
+    return f"There is no voice called {cut(escape(name), 100)}.{known}"
+
+
+def voice_replaced(preferred: str, used: str | None, *, other_model: bool) -> str:
+    why = "belongs to another model" if other_model else "is not known to this model"
+    return (
+        f"The preferred voice {escape(preferred)} {why}; it is kept, "
+        f"and {voice_name(used)} is used for now."
+    )
+
+
+def voice_name(voice: str | None) -> str:
+    return escape(voice) if voice else "a random voice"
+
+
+def refused(refusal: Refused) -> str:
+    match refusal.cap:
+        case Cap.USER:
+            return (
+                f"You have {_clips(refusal.count)} in the works already; "
+                "wait for one, or cancel one."
+            )
+        case Cap.GUILD:
+            return f"This server has {_clips(refusal.count)} in the works already; try again soon."
+        case Cap.COOLDOWN:
+            return f"Wait another {seconds(refusal.wait_s)} before the next clip."
+
+
+def missing_permissions(names: Iterable[str], where: str) -> str:
+    wanted = ", ".join(name.replace("_", " ").title() for name in names)
+    return f"The bot is not allowed to do that in {where}: it needs the permission {wanted}."
+
+
+# While it works
+
+
+def waiting(status: Status | None) -> str:
+    if status is None:
+        return "⏳ In line."
+    if status.position > 0:
+        place = "next in line" if status.position == 1 else f"number {status.position} in line"
+        return f"⏳ You are {place}{_eta(status.eta_s)}."
+    stage = "starting" if status.stage is None else _STAGES[status.stage]
+    return f"{bar(status.fraction)} {status.fraction:.0%} · {stage}{_eta(status.eta_s)}"
+
+
+def bar(fraction: float) -> str:
+    full = round(min(max(fraction, 0.0), 1.0) * BAR_CELLS)
+    return "▰" * full + "▱" * (BAR_CELLS - full)
+
+
+def _eta(eta_s: float | None) -> str:
+    return f" · about {seconds(eta_s)} left" if eta_s is not None and eta_s >= 1 else ""
+
+
+# The result
+
+
+def caption(text: str, clip: Clip, notes: Iterable[str] = (), where: str = "") -> str:
+    """The words, then voice, seed and length, then the notes; at most 2,000 characters."""
+    quote = cut(escape(text), QUOTE_LIMIT)
+    facts = f"🔊 {voice_name(clip.voice)} · seed {clip.seed} · {clip.audio_s:.1f} s"
+    lines = [f"> {quote}", facts + (f" · {where}" if where else "")]
+    lines += [f"-# {note}" for note in dict.fromkeys([*clip.notes, *notes])]
+    return cut("\n".join(lines))
+
+
+def playing_in(channel: str) -> str:
+    return f"in {channel}"
+
+
+# Voices
+
+
+def voice_line(voice: VoiceInfo) -> str:
+    return f"`{voice.name}` · {voice.gender.value} · {voice.duration_s:.0f} s long"
+
+
+def voice_page(language: str, voices: Sequence[VoiceInfo], page: int, pages: int) -> str:
+    head = f"**{language_name(language)}** · page {page + 1} of {pages}"
+    return cut("\n".join([head, *map(voice_line, voices), "Choose one below to hear it."]))
+
+
+def preference_set(voice: str, *, everyone: bool) -> str:
+    whose = "This server's voice" if everyone else "Your voice"
+    return f"{whose} is {escape(voice)} from now on."
+
+
+def preference_reset(*, everyone: bool) -> str:
+    return f"{'This server has' if everyone else 'You have'} no preferred voice any more."
+
+
+def preferences(mine: str | None, ours: str | None) -> str:
+    return f"Your voice: {mine and escape(mine) or 'none'}.\nThis server's: " + (
+        f"{escape(ours)}." if ours else "none."
+    )
+
+
+# Errors
+
+
+def job_ended(row: JobRow) -> str:
+    """What a late press of Cancel is told."""
+    match row.outcome:
+        case Outcome.CANCELLED:
+            return ALREADY_CANCELLED
+        case Outcome.INTERRUPTED | None:
+            return JOB_GONE
+        case _:
+            return ALREADY_DONE
+
+
+def unexpected(reference: str) -> str:
+    return f"Something went wrong on the bot's side; tell its owner this number: {reference}."
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a user is told of an error; None for one that nobody foresaw."""
+    match error:
+        case UserError() | SynthUnavailable() | InvalidRequest() | Busy() | JobTimeout():
+            return cut(str(error))
+        case JobCancelled():
+            return CANCELLED
+        case EngineFailed():
+            return cut(f"{error} Your clip is lost; try again in a minute.")
+        case SynthError():
+            return cut(str(error))
+        case _:
+            return None
+
+
+def discord_refusal(error: BaseException) -> str | None:
+    """What a user is told of an error of discord.py's own; None for one that nobody foresaw."""
+    match error:
+        case app_commands.TransformerError():
+            return f"{escape(str(error.value))} does not work for that option; choose another."
+        case app_commands.CommandNotFound() | app_commands.CommandSignatureMismatch():
+            return "That command has changed; wait a moment, reload Discord, and try again."
+        case app_commands.CheckFailure():
+            return "You cannot use that command here."
+        case _:
+            return None
+
+
+def _clips(count: int) -> str:
+    return "one clip" if count == 1 else f"{count} clips"
+
+
+def _either(names: Sequence[str]) -> str:
+    escaped = [escape(name) for name in names]
+    return escaped[0] if len(escaped) == 1 else f"{', '.join(escaped[:-1])} or {escaped[-1]}"

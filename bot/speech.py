@@ -1,0 +1,219 @@
+"""One request from text to sound, without Discord.
+
+Knows the synthesis client, and how far a job is. Does not know who asked or where the clip goes:
+whoever watches is told a `Status` at each change.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from synth.client import Job, SynthClient
+from synth.protocol import (
+    Accepted,
+    Audio,
+    Done,
+    HistoryPrompt,
+    JobEvent,
+    Progress,
+    Sampling,
+    Stage,
+    Timings,
+)
+
+T = TypeVar("T")
+
+# How to await something that comes from outside, such as a job's next event.
+Waiting = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
+
+# Shares of the work until a job has been measured: a random Bark of the small size on a CPU.
+_FIRST_SHARES = {Stage.SEMANTIC: 0.35, Stage.COARSE: 0.45, Stage.FINE: 0.15, Stage.CODEC: 0.05}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechRequest:
+    """One utterance on behalf of `user`. `voice` is one of the loaded model's, or None."""
+
+    job_id: str
+    user: str
+    text: str
+    voice: str | None
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a job stands. `position`: 0 is being worked on, 1 is next. `fraction` of all work."""
+
+    position: int
+    stage: Stage | None = None
+    fraction: float = 0.0
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """What was spoken: samples (N,) float32 mono at `sample_rate` Hz."""
+
+    samples: npt.NDArray[np.float32]
+    sample_rate: int
+    voice: str | None
+    seed: int
+    audio_s: float
+    timings: Timings
+    history: HistoryPrompt
+    notes: tuple[str, ...]
+
+
+class Watcher(Protocol):
+    """Who wants to see a job move."""
+
+    async def update(self, status: Status) -> None:
+        """Something changed."""
+        ...
+
+    @property
+    def due_s(self) -> float | None:
+        """Seconds until an update that was held back may be shown; None: nothing is held back."""
+        ...
+
+    async def flush(self) -> None:
+        """Show what was held back."""
+        ...
+
+
+async def plainly(awaitable: Coroutine[Any, Any, Any]) -> Any:
+    return await awaitable
+
+
+class Speech:
+    """Starts jobs, and learns from each how the work is shared out among the stages.
+
+    waiting: how a job's events are awaited; for a host that must know of such waits.
+    """
+
+    def __init__(self, synth: SynthClient, *, waiting: Waiting = plainly) -> None:
+        self._synth = synth
+        self._waiting = waiting
+        self._shares = dict(_FIRST_SHARES)
+
+    def submit(self, request: SpeechRequest) -> "Utterance":
+        """Put the request in the queue; raises as `SynthClient.submit` does."""
+        assert self._synth.info is not None, "the client is ready before requests come"
+        job = self._synth.submit(
+            request.text,
+            user=request.user,
+            voice=request.voice,
+            sampling=request.sampling,
+            job_id=request.job_id,
+        )
+        return Utterance(job, request, self._synth.info.sample_rate, self)
+
+    def fraction(self, stage: Stage, done: float) -> float:
+        """How much of all work is behind, `done` of `stage` included."""
+        total = 0.0
+        for each, share in self._shares.items():
+            if each is stage:
+                return total + share * done
+            total += share
+        return total
+
+    def learn(self, timings: Timings) -> None:
+        if timings.work_s <= 0:
+            return
+        measured = (timings.semantic_s, timings.coarse_s, timings.fine_s, timings.codec_s)
+        for stage, seconds in zip(Stage, measured, strict=True):
+            self._shares[stage] += 0.3 * (seconds / timings.work_s - self._shares[stage])
+
+    async def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
+        return await self._waiting(awaitable)
+
+
+class Utterance:
+    """A job in the queue or in the works. Exactly one caller runs it."""
+
+    def __init__(self, job: Job, request: SpeechRequest, sample_rate: int, speech: Speech) -> None:
+        self._job = job
+        self._request = request
+        self._sample_rate = sample_rate
+        self._speech = speech
+        self._chunks: list[npt.NDArray[np.float32]] = []
+
+    def cancel(self) -> None:
+        """Call the job off; whoever runs it gets JobCancelled."""
+        self._job.cancel()
+
+    async def run(
+        self, watcher: Watcher, started: Callable[[], Awaitable[None]] | None = None
+    ) -> Clip:
+        """Follow the job to its end. Raises what `synth.errors` names; leaving cancels the job.
+
+        started: awaited once, when the job gets its slot.
+        """
+        clip: Clip | None = None
+        async with self._job:
+            async for event in self._events(watcher):
+                match event:
+                    case Accepted(position=position):
+                        if position == 0 and started:
+                            await started()
+                            started = None
+                        await watcher.update(Status(position, eta_s=self._job.eta_s))
+                    case Progress(stage=stage, fraction=fraction):
+                        whole = self._speech.fraction(stage, fraction)
+                        await watcher.update(Status(0, stage, whole, self._job.eta_s))
+                    case Audio(samples=samples):
+                        self._chunks.append(samples)
+                    case Done():
+                        clip = self._clip(event)
+                    case _:
+                        pass
+        assert clip is not None, "a job ends in Done or an exception"
+        return clip
+
+    async def _events(self, watcher: Watcher) -> AsyncIterator[JobEvent]:
+        """The job's events; between them, what the watcher held back is shown when it is due."""
+        events = aiter(self._job)
+        while True:
+            pending = asyncio.create_task(self._speech.wait(_next(events)))
+            try:
+                while not pending.done():
+                    due_s = watcher.due_s
+                    await self._speech.wait(_settled(pending, due_s))
+                    if not pending.done() and due_s is not None:
+                        await watcher.flush()
+                event = pending.result()
+            finally:
+                pending.cancel()
+                with contextlib.suppress(BaseException):
+                    await asyncio.wait({pending})
+            if event is None:
+                return
+            yield event
+
+    def _clip(self, done: Done) -> Clip:
+        self._speech.learn(done.timings)
+        samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
+        return Clip(
+            samples=samples,
+            sample_rate=self._sample_rate,
+            voice=self._request.voice,
+            seed=done.seed,
+            audio_s=done.audio_s,
+            timings=done.timings,
+            history=done.history,
+            notes=done.notes,
+        )
+
+
+async def _next(events: AsyncIterator[JobEvent]) -> JobEvent | None:
+    return await anext(events, None)
+
+
+async def _settled(task: asyncio.Task[Any], timeout_s: float | None) -> None:
+    await asyncio.wait({task}, timeout=timeout_s)
