@@ -107,7 +107,8 @@ class Call:
             if len(here) < 2:
                 return  # alone: there is no group until somebody else comes
             creator, *joining = here
-            asked, leaving, leaves, epoch = [self._members[creator]], [], [creator], 0
+            asked, leaving, epoch = [self._members[creator]], [], 0
+            leaves = [creator]
         else:
             leaving = [index for index, user in enumerate(self._leaves) if user in self._leaving]
             leaves = [None if user in self._leaving else user for user in self._leaves]
@@ -130,7 +131,7 @@ class Call:
         self._leaving.clear()
         self._proposed = _Proposed(epoch, asked, joining, _fill(leaves, joining))
         self._journal.note("dave_proposed", epoch=epoch, joining=joining, leaving=leaving)
-        for member in _near_first(asked):
+        for member in reversed(_near_first(asked)):  # a near one commits before it returns
             await member.proposals(APPEND, mls.opaque(b"".join(proposals)))
 
     async def commit(self, user_id: int, data: bytes) -> None:

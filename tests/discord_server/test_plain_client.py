@@ -17,7 +17,7 @@ from discord.http import Route
 from tests.discord_server import DiscordServer, opus, recording
 from tests.discord_server.server import TOKEN
 
-CLIP_S = 2.0
+CLIP_S = 1.0
 
 
 class Tone(discord.AudioSource):
@@ -35,7 +35,7 @@ class PlainClient(discord.Client):
     def __init__(self, connector: aiohttp.BaseConnector) -> None:
         intents = discord.Intents.none()
         intents.guilds = intents.voice_states = True
-        super().__init__(intents=intents, connector=connector)
+        super().__init__(intents=intents, connector=connector, guild_ready_timeout=0.1)
         self.tree = app_commands.CommandTree(self)
         self.came_ready = asyncio.Event()
 
@@ -140,3 +140,82 @@ async def test_listener_hears_an_encrypted_tone(server: DiscordServer, client: P
     assert score > 0.99
     await voice.disconnect()
     assert not server.failures
+
+
+async def test_bot_alone_is_joined_and_left_by_listeners(
+    server: DiscordServer, client: PlainClient
+) -> None:
+    """The bot commits the group itself; from the change-over on nothing goes out readable."""
+    voice = await voice_channel(server, client, "Lounge").connect()
+    assert not voice._connection.can_encrypt  # alone: there is nobody to agree with
+    for person, members in ((server.world.alice, 2), (server.world.bob, 3)):
+        mark = server.journal.mark
+        await server.join_voice(person, server.world.lounge)
+        await server.journal.wait_for("dave_executed", mark)
+        assert len(server.voice.call(server.world.lounge).member_ids) == members
+    mark = server.journal.mark
+    await server.leave_voice(server.world.alice)
+    await server.journal.wait_for("dave_executed", mark)
+    tone = opus.sweep(0.5)
+    await play(voice, tone)
+    packets = recording.sounding(server.voice.packets)
+    assert all(packet.end_to_end and packet.opus for packet in packets)
+    assert not server.failures
+
+
+async def test_bot_recovers_from_a_broken_welcome(
+    server: DiscordServer, client: PlainClient
+) -> None:
+    await server.join_voice(server.world.alice, server.world.lounge)
+    server.voice.call(server.world.lounge).spoil_next_welcome = True
+    voice = await voice_channel(server, client, "Lounge").connect()
+    await server.journal.wait_for("dave_invalid_commit")
+    await server.journal.wait_for("dave_executed")
+    assert voice._connection.can_encrypt
+
+
+async def test_moved_then_kicked(server: DiscordServer, client: PlainClient) -> None:
+    voice = await voice_channel(server, client, "Lounge").connect()
+    mark = server.journal.mark
+    await server.move_bot(server.world.attic)
+    await server.journal.wait_for("voice_connected", mark, channel="Attic")
+    await server.kick_bot()
+    await server.journal.until(lambda: not voice.is_connected(), "the bot to notice")
+    assert not server.failures
+
+
+async def test_lost_gateway_is_resumed_and_what_was_missed_replayed(
+    server: DiscordServer, client: PlainClient
+) -> None:
+    server.gateway.drop()
+    await server.join_voice(server.world.alice, server.world.lounge)  # nobody is told now
+    resumed = await server.journal.wait_for("resume")
+    assert resumed["missed"] == 1
+    answer = await server.command(server.world.alice, "echo", text="back")
+    assert (await server.answered(answer)).content == "back"
+
+
+async def test_faults_and_limits(server: DiscordServer, client: PlainClient) -> None:
+    alice = server.world.alice
+    server.fail("POST .*/webhooks/", 429, retry_after_s=0.2)
+    server.fail("POST .*/webhooks/", 502)
+    slow = await server.command(alice, "echo", text="at last", wait=True)
+    await server.answered(slow, lambda i: "at last" in i.content)
+    assert [record["status"] for record in server.journal.find("fault")] == [429, 502]
+    server.interactions.size_limit = 100
+    huge = await server.command(alice, "echo", text="too big", wait=True)
+    await server.journal.wait_for("too_large")
+    assert not huge.attachments
+    huge.expired = True
+    with pytest.raises(Exception, match="Invalid Webhook Token"):
+        server.interactions.of_token(huge.token)
+
+
+async def test_late_acknowledgement_is_a_failure(
+    server: DiscordServer, client: PlainClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.discord_server.interactions.ACKNOWLEDGE_S", 0.1)
+    server.fail("/callback", delay_s=0.3)
+    await server.command(server.world.alice, "echo", text="late")
+    await server.journal.wait_for("failure", what="no acknowledgement within 3 s")
+    await server.journal.wait_for("failure", what="acknowledged late")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 _SO_TIMESTAMPNS = 35  # Linux; Python 3.11 does not name it
 _DISCOVERY_BYTES = 74
+_ROUND_TRIP_S = 0.01  # discord.py loses an answer that comes before it has begun to listen
 
 
 class VoiceUdp:
@@ -51,6 +52,7 @@ class VoiceUdp:
                 self._loop.call_soon_threadsafe(self._on_packet, arrived_s, data)
 
     def _discover(self, request: bytes, address: tuple[str, int]) -> None:
+        time.sleep(_ROUND_TRIP_S)
         reply = bytearray(_DISCOVERY_BYTES)
         struct.pack_into(">HH", reply, 0, 2, 70)
         reply[4:8] = request[4:8]  # the SSRC
