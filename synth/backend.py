@@ -18,8 +18,8 @@ from typing import Protocol
 
 from synth import process
 from synth.errors import EngineFailed, InvalidRequest
-from synth.process import WorkerSettings
 from synth.protocol import Event, Failed, Ready, Reason, Request, Shutdown
+from synth.worker import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class _Life:
 
     def _read(self, events: Connection) -> None:
         """Thread: hand over what the child says until it has said everything, then how it ended."""
-        broken = False
+        end = None
         with events:
             try:
                 # The sentinel as well: on Windows a child that died early can leave a handle open.
@@ -221,15 +221,14 @@ class _Life:
                 pass
             except Exception:
                 logger.exception("The synthesis process sent something that cannot be read")
-                broken = True
-        if broken:
-            self._process.kill()
+                end = WorkerLost(Reason.CRASHED, "The speech engine said what cannot be read.")
+                self._process.kill()
         self._process.join(_GRACE_S)  # its end of the pipe is closed: it is ending, or wedged
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         self._outbox.put(None)
-        self._post(_obituary(self._process.exitcode))
+        self._post(end or _obituary(self._process.exitcode))
 
     def _post(self, item: Event | WorkerLost) -> None:
         try:

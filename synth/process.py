@@ -1,8 +1,8 @@
 """The child process: a request pipe in, an event pipe out, one model between them.
 
-Imports torch only inside `load_engine`, after the thread counts are set. The process ends, whatever
-it is doing, when its request pipe ends: that is how a child learns of its parent's death on every
-system. Ctrl-C is the parent's to handle.
+What it runs is loaded by `synth.worker`. The process ends, whatever it is doing, when its request
+pipe ends: that is how a child learns of its parent's death on every system. Ctrl-C is the parent's
+to handle.
 """
 
 import faulthandler
@@ -15,89 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from synth.errors import InvalidRequest
-from synth.protocol import (
-    Beat,
-    Event,
-    Failed,
-    HistoryPrompt,
-    Limits,
-    Ready,
-    Reason,
-    Request,
-    Shutdown,
-    Submit,
-)
-from synth.scheduler import Pipeline, Scheduler
+from synth.protocol import Beat, Event, Failed, Reason, Request, Shutdown
+from synth.scheduler import Scheduler
+from synth.worker import Engine, WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 BEAT_S = 1.0  # a working child is never silent for longer, unless one step takes longer
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
-    """What a child needs to know before it can load a model."""
-
-    model: str  # what `synth.checkpoints.open_checkpoint` takes
-    device: str = "auto"
-    precision: str = "auto"
-    slots: int | None = None  # None: by device
-    threads: int | None = None  # None: one for each physical core this process may use
-    log_level: int = logging.INFO
-    start_timeout_s: float = 600.0  # loading and warming up; a first conversion takes minutes
-    # "module:function", called with these settings in the child, gives the Engine. For another
-    # engine behind the same process, and for tests that need one that crashes on demand.
-    factory: str = "synth.process:load_engine"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """A loaded and warmed up model, ready to be given jobs."""
-
-    ready: Ready
-    pipeline: Pipeline
-    voice: Callable[[str], HistoryPrompt]
-
-
-def load_engine(settings: WorkerSettings) -> Engine:
-    """Open the checkpoint, build the model on its device, run it once.
-
-    Raises InvalidRequest when the settings can never work.
-    """
-    import torch
-
-    from synth.checkpoints import open_checkpoint
-    from synth.model import build_model
-    from synth.pipeline import Pipeline as BarkPipeline
-    from synth.voices import VoiceBook
-
-    threads = settings.threads or physical_cores()
-    torch.set_num_threads(threads)
-    checkpoint = open_checkpoint(settings.model)
-    model = build_model(checkpoint, device=settings.device, precision=settings.precision)
-    config = model.config
-    slots = settings.slots or (1 if model.device.type == "cpu" else 4)
-    pipeline = BarkPipeline(model, slots=slots)
-    voices = VoiceBook(config)
-    pipeline.run(Submit(job_id="warm-up", text="Hello"), None)
-    ready = Ready(
-        model=config.name,
-        family=config.family,
-        languages=config.languages,
-        voices=voices.infos,
-        sample_rate=config.codec.sample_rate,
-        limits=Limits(
-            slots=slots, text_tokens=config.text.block, utterance_s=config.max_utterance_s
-        ),
-        device=str(model.device),
-        precision=str(model.dtype).removeprefix("torch."),
-    )
-    return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
 
 
 def main(settings: WorkerSettings, requests: Connection, events: Connection) -> None:
@@ -109,6 +37,8 @@ def main(settings: WorkerSettings, requests: Connection, events: Connection) -> 
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # The client's line about a finished job says more: it knows how long the job had waited.
+    logging.getLogger("synth.pipeline").setLevel(max(settings.log_level, logging.WARNING))
     inbox: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox), name="requests", daemon=True).start()
     try:
@@ -193,22 +123,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
         or "can't allocate memory" in str(error)  # torch's CPU allocator raises a RuntimeError
     )
-
-
-def physical_cores() -> int:
-    """Physical cores among the CPUs this process may run on; at least 1.
-
-    Two hyperthreads of one core share its multipliers: a second compute thread there only waits.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return max(1, os.cpu_count() or 1)
-    allowed = os.sched_getaffinity(0)
-    cores: set[str] = set()
-    for cpu in allowed:
-        try:
-            path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
-            with open(path, encoding="ascii") as siblings:
-                cores.add(siblings.read())
-        except OSError:
-            return len(allowed)
-    return max(1, len(cores))

@@ -3,11 +3,11 @@
 Knows the pipeline only by the four things it does with it, so it imports no torch. Which job waits
 for a slot is decided on the client's side; here are those that have one.
 
-Who works next among the slots is the pipeline's choice within `step`; what the scheduler adds is
-what only it knows: when a job's time is up, and how much audio its listener still has in hand.
+Who works next among the slots is the pipeline's choice within `step`, and so is ending a job whose
+deadline has passed. What the scheduler adds is what only it knows: which names are voices, and how
+much audio each listener still has in hand.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,7 +41,6 @@ class Pipeline(Protocol):
 
 @dataclass
 class _Slot:
-    due: float | None  # on the scheduler's clock
     sent_s: float = 0.0  # audio handed out so far
     heard_s: float = 0.0  # audio the listener has played so far
 
@@ -58,12 +57,10 @@ class Scheduler:
         voice: Callable[[str], HistoryPrompt],
         *,
         sample_rate: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
         self._voice = voice
         self._sample_rate = sample_rate
-        self._clock = clock
         self._slots: dict[str, _Slot] = {}
 
     @property
@@ -82,25 +79,21 @@ class Scheduler:
             case Submit():
                 return self._admit(request)
             case Cancel(job_id):
-                # A job that ended while the Cancel was on its way has had its last event.
-                return self._end(job_id, Reason.CANCELLED, "The job was cancelled.")
+                if self._slots.pop(job_id, None) is None:
+                    return []  # it ended while the Cancel was on its way
+                self._pipeline.cancel(job_id)
+                return [Failed(job_id, Reason.CANCELLED, "The job was cancelled.")]
             case Played(job_id, seconds):
                 if slot := self._slots.get(job_id):
                     slot.heard_s = max(slot.heard_s, seconds)
                 return []
 
     def step(self) -> list[JobEvent]:
-        """End the jobs whose time is up, then do one bounded quantum of work for the others.
+        """Do one bounded quantum of work for the jobs in slots.
 
         Whatever the pipeline raises is let through: its state is unknown then, and the worker ends.
         """
-        events: list[JobEvent] = []
-        now = self._clock()
-        for job_id in [j for j, s in self._slots.items() if s.due is not None and now >= s.due]:
-            events += self._end(job_id, Reason.TIMEOUT, "The clip took too long and was stopped.")
-        if self._slots:
-            events += map(self._noted, self._pipeline.step())
-        return events
+        return [self._noted(event) for event in self._pipeline.step()] if self._slots else []
 
     def _admit(self, submit: Submit) -> list[JobEvent]:
         if self._pipeline.free == 0:
@@ -110,15 +103,8 @@ class Scheduler:
             self._pipeline.admit(submit, history)
         except InvalidRequest as error:
             return [Failed(submit.job_id, Reason.INVALID, str(error))]
-        due = None if submit.deadline_s is None else self._clock() + submit.deadline_s
-        self._slots[submit.job_id] = _Slot(due)
+        self._slots[submit.job_id] = _Slot()
         return []
-
-    def _end(self, job_id: str, reason: Reason, detail: str) -> list[JobEvent]:
-        if self._slots.pop(job_id, None) is None:
-            return []
-        self._pipeline.cancel(job_id)
-        return [Failed(job_id, reason, detail)]
 
     def _noted(self, event: JobEvent) -> JobEvent:
         match event:

@@ -1,6 +1,7 @@
 """Time that only moves when a test says so."""
 
 import asyncio
+from collections.abc import Callable
 
 
 class FakeClock:
@@ -39,3 +40,9 @@ class FakeClock:
         for due, event in self._sleepers:
             if due <= self.now:
                 event.set()
+
+
+async def loop_until(condition: Callable[[], object]) -> None:
+    """Let the loop run until `condition` holds; for what nothing announces."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)

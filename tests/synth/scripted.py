@@ -8,6 +8,7 @@ A job's text is a list of words; each step performs one word of every job in a s
     hang    never come back from the step
     crash, kill, oom, cuda-oom, bug      ways to die
     half    die in the middle of an audio message
+    garbage send what is no message
 
 and at the end of its words a job is done. The model's name decides how loading goes: `ok`,
 `missing` (settings that can never work), `broken` (an exception), `dead` (the process ends),
@@ -21,12 +22,10 @@ import struct
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from synth.errors import InvalidRequest
-from synth.process import Engine, WorkerSettings
 from synth.protocol import (
     Audio,
     Done,
@@ -39,6 +38,7 @@ from synth.protocol import (
     Submit,
     Timings,
 )
+from synth.worker import Engine, WorkerSettings
 
 RATE = 24_000
 CHUNK = RATE // 10
@@ -120,7 +120,12 @@ class ScriptedPipeline:
             case "cuda-oom":
                 raise OutOfMemoryError("CUDA out of memory.")
             case "half":
-                _die_in_mid_message()
+                _write(struct.pack("!i", 1_000_000) + b"half")
+                os._exit(4)
+            case "garbage":
+                _write(struct.pack("!i", 4) + b"oops")
+                self._jobs[job_id] = (words[1:], chunks)
+                return []
             case "bug":
                 raise ValueError("a bug")
             case word:
@@ -128,11 +133,10 @@ class ScriptedPipeline:
         raise AssertionError
 
 
-def _die_in_mid_message() -> NoReturn:
-    """Announce a large message on the event pipe, write a part of it, and be gone."""
+def _write(data: bytes) -> None:
+    """Write to the event pipe behind its back: a length, and not what was announced."""
     pipe = next(o for o in gc.get_objects() if isinstance(o, Connection) and o.writable)
-    os.write(pipe.fileno(), struct.pack("!i", 1_000_000) + b"half")
-    os._exit(4)
+    os.write(pipe.fileno(), data)
 
 
 def load(settings: WorkerSettings) -> Engine:

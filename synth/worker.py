@@ -1,0 +1,126 @@
+"""What a worker is told, and what it loads: settings in, a warm engine out.
+
+Importing this imports no torch; `load_engine` does, in the child.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synth.protocol import RANDOM_MODEL, HistoryPrompt, Limits, Ready, Sampling, Submit
+from synth.scheduler import Pipeline
+
+if TYPE_CHECKING:
+    from synth.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a child needs to know before it can load a model."""
+
+    model: str  # what `synth.checkpoints.open_checkpoint` takes
+    device: str = "auto"
+    precision: str = "auto"
+    slots: int | None = None  # None: by device
+    threads: int | None = None  # None: one for each physical core this process may use
+    log_level: int = logging.INFO
+    start_timeout_s: float = 600.0  # loading and warming up; a first conversion takes minutes
+    # "module:function", called with these settings in the child, gives the Engine. For another
+    # engine behind the same process, and for tests that need one that crashes on demand.
+    factory: str = "synth.worker:load_engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A loaded and warmed up model, ready to be given jobs."""
+
+    ready: Ready
+    pipeline: Pipeline
+    voice: Callable[[str], HistoryPrompt]
+
+
+def load_engine(settings: WorkerSettings) -> Engine:
+    """Open the checkpoint, build the model on its device, run it once.
+
+    Raises InvalidRequest when the settings can never work.
+    """
+    import torch
+
+    from synth.checkpoints import open_checkpoint
+    from synth.model import build_model
+    from synth.pipeline import Pipeline as BarkPipeline
+    from synth.random_model import NOTICE as RANDOM_NOTICE
+    from synth.voices import VoiceBook
+
+    if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
+        torch.set_num_threads(settings.threads or usable_cores())
+    checkpoint = open_checkpoint(settings.model)
+    model = build_model(checkpoint, device=settings.device, precision=settings.precision)
+    config = model.config
+    slots = settings.slots or _slots_for(model)
+    pipeline = BarkPipeline(model, slots=slots)
+    voices = VoiceBook(config)
+    # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
+    short = Sampling(max_seconds=0.2, early_stop=False)
+    pipeline.run(Submit(job_id="warm-up", text="Hello", sampling=short), None)
+    ready = Ready(
+        model=config.name,
+        family=config.family,
+        languages=config.languages,
+        voices=voices.infos,
+        sample_rate=config.codec.sample_rate,
+        limits=Limits(
+            slots=slots, text_tokens=config.text.block, utterance_s=config.max_utterance_s
+        ),
+        device=str(model.device),
+        precision=str(model.dtype).removeprefix("torch."),
+        notice=RANDOM_NOTICE if config.name == RANDOM_MODEL else "",
+    )
+    return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
+
+
+def _slots_for(model: "Model") -> int:
+    """As many slots as a device has room for, by the two key-value caches each of them needs."""
+    import torch
+
+    if model.device.type != "cuda":
+        return 2  # the next job starts while one is at its end; memory is the host's own
+    shapes = (model.config.semantic_shape, model.config.coarse_shape)
+    numbers = sum(2 * shape.n_layer * shape.context * shape.width for shape in shapes)
+    free_bytes, _ = torch.cuda.mem_get_info(model.device)
+    reserve_bytes = 2**30  # activations of a fine window and a codec decode, and the display
+    return max(1, min(16, (free_bytes - reserve_bytes) // (numbers * model.dtype.itemsize)))
+
+
+def usable_cores() -> int:
+    """Physical cores this process may keep busy, by affinity and container quota; at least 1.
+
+    More compute threads than that only wait for each other: two hyperthreads share one core's
+    multipliers, and a thread without its share of the quota stops all the others at a barrier.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, os.cpu_count() or 1)
+    allowed = os.sched_getaffinity(0)
+    try:
+        cores = len(
+            {
+                _read(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list")
+                for n in allowed
+            }
+        )
+    except OSError:
+        cores = len(allowed)
+    try:
+        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # another kind of container, or "max": no quota
+    return max(1, cores)
+
+
+def _read(file: str) -> str:
+    return Path(file).read_text(encoding="ascii")
