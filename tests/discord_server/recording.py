@@ -58,8 +58,9 @@ def decode(packets: Sequence[Packet]) -> Samples:
     for packet in packets:
         assert packet.opus is not None, f"nobody could read packet {packet.sequence}"
         for frame in decoder.decode(av.Packet(packet.opus)):
-            samples = frame.to_ndarray().astype(np.float64)
-            if samples.dtype.kind == "f" and np.abs(samples).max(initial=0) > 2:
+            array = frame.to_ndarray()
+            samples = array.astype(np.float64)
+            if array.dtype.kind == "i":
                 samples /= 32768  # interleaved or planar 16 bit
             channels = samples if samples.shape[0] == 2 else samples.reshape(-1, 2).T
             pieces.append(channels.mean(axis=0))
