@@ -1,0 +1,308 @@
+"""python -m synth say | voices | fetch | bench: speech from the command line.
+
+Reads arguments, calls, prints; every failure is one plain sentence. Exit status: 78 when there is
+no usable model or download, 2 for wrong arguments, 1 for what else went wrong, 130 after Ctrl-C.
+"""
+
+import argparse
+import logging
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tqdm import tqdm
+
+from synth.audio import AudioFormat, find_ffmpeg
+from synth.errors import InvalidRequest, SynthError
+from synth.protocol import JobEvent, Progress, Sampling, Stage
+
+if TYPE_CHECKING:
+    from synth.api import Bark, Clip
+
+EX_CONFIG = 78
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["bench"]:  # it has its own options, and imports other engines
+        from synth import bench
+
+        return bench.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    try:
+        return options.run(options)
+    except SynthError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return getattr(error, "exit_status", 1)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `python -m synth voices | head`
+        sys.stderr.close()
+        return 0
+
+
+# -- say ------------------------------------------------------------------------------------------
+
+
+def say(options: argparse.Namespace) -> int:
+    """Load once, then speak and save each text."""
+    texts = _texts(options)
+    outputs = _outputs(options, len(texts))
+    sampling = sampling_of(options)
+    bark = _load(options)
+    voice = bark.voice(options.voice) if options.voice else None
+    for text, output in zip(texts, outputs, strict=True):
+        seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+        with StageBars() as bars:
+            clip = bark.say(text, voice, seed=seed, sampling=sampling, on_event=bars)
+        clip.save(output, raw=options.raw)
+        _tell(output, clip)
+        if options.save_voice and output == outputs[-1]:
+            clip.save_voice(options.save_voice)
+            print(f"{options.save_voice}: the voice of {output}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> "Bark":
+    from synth.api import Bark
+
+    try:
+        return Bark.load(
+            options.model,
+            device=options.device,
+            precision=options.precision,
+            threads=options.threads,
+        )
+    except SynthError as error:
+        error.exit_status = EX_CONFIG  # type: ignore[attr-defined]
+        raise
+
+
+def _texts(options: argparse.Namespace) -> list[str]:
+    """The texts to speak: the words given, or the lines of a file or of standard input."""
+    if options.text and options.text != ["-"]:
+        if options.file:
+            raise InvalidRequest("Give a text or --file, not both.")
+        return [" ".join(options.text)]
+    name = options.file or "-"
+    if name == "-":
+        if sys.stdin.isatty() and not options.text and not options.file:
+            raise InvalidRequest('Give a text in quotes, as in: python -m synth say "Hello".')
+        lines: Iterable[str] = sys.stdin
+    else:
+        try:
+            lines = Path(name).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"{name} cannot be read as text: {error}.") from None
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise InvalidRequest("There is nothing to say: the input has no text.")
+    return texts
+
+
+def _outputs(options: argparse.Namespace, count: int) -> list[Path]:
+    """One file a text: hello.ogg, or hello-1.ogg, hello-2.ogg and so on.
+
+    What would keep them from being written is found here, before minutes of work.
+    """
+    output = Path(options.output)
+    if AudioFormat.of(output) is not AudioFormat.WAV and options.raw:
+        raise InvalidRequest(
+            f"Raw samples go into a .wav file only: use -o {output.with_suffix('.wav')}."
+        )
+    find_ffmpeg()
+    if options.save_voice and Path(options.save_voice).suffix != ".npz":
+        raise InvalidRequest(f"A voice is saved as .npz, not {options.save_voice}.")
+    for path in (output, Path(options.save_voice or output)):
+        if not path.parent.is_dir():
+            raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
+    if count == 1:
+        return [output]
+    width = len(str(count))
+    return [output.with_stem(f"{output.stem}-{n:0{width}}") for n in range(1, count + 1)]
+
+
+def _tell(output: Path, clip: "Clip") -> None:
+    work = clip.timings.work_s
+    print(
+        f"{output}: {clip.duration_s:.2f} s, seed {clip.seed}, "
+        f"made in {work:.1f} s ({work / clip.duration_s:.2f} x real time)"
+    )
+    for note in clip.notes:
+        print(note)
+
+
+def sampling_of(options: argparse.Namespace) -> Sampling:
+    """--temperature is for semantic and coarse, and for fine only when it is 0: greedy everywhere.
+
+    The specific options win.
+    """
+
+    def first(*values: float | None) -> float | None:
+        return next((value for value in values if value is not None), None)
+
+    everywhere = options.temperature
+    return Sampling(
+        text_temperature=first(options.text_temperature, everywhere),
+        waveform_temperature=first(options.waveform_temperature, everywhere),
+        fine_temperature=first(options.fine_temperature, 0.0 if everywhere == 0 else None),
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_eos_p=options.min_eos_p,
+        max_seconds=options.max_seconds,
+    )
+
+
+class StageBars:
+    """A progress bar a stage, fed with a job's events; silent where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._bars: dict[Stage, tqdm] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def __call__(self, event: JobEvent) -> None:
+        if not isinstance(event, Progress):
+            return
+        stage = event.stage
+        if stage not in self._bars:
+            self._bars[stage] = tqdm(
+                total=1.0,
+                desc=f"{stage.value:8}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}",
+                disable=None,
+            )
+        bar = self._bars[stage]
+        bar.update(event.fraction - bar.n)
+
+
+# -- voices and fetch -----------------------------------------------------------------------------
+
+
+def voices(options: argparse.Namespace) -> int:
+    """List the voices of a model, or of Bark when no model is named."""
+    from synth.vocab import BARK
+    from synth.voices import VoiceBook
+
+    config = BARK
+    if options.model:
+        from synth.checkpoints import open_checkpoint
+
+        config = open_checkpoint(options.model).config
+    wanted = (options.filter or "").lower()
+    found = [
+        info
+        for info in VoiceBook(config).infos
+        if wanted in info.name.lower()
+        and options.language in (None, info.language)
+        and options.gender in (None, info.gender.value)
+    ]
+    if not found:
+        raise InvalidRequest("No voice fits: leave out a filter.")
+    for info in found:
+        print(f"{info.name:20} {info.language:3} {info.gender.value:8} {info.duration_s:5.1f} s")
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Download a model from the hub."""
+    from synth.fetch import fetch_model
+
+    try:
+        folder = fetch_model(options.model, original=options.original)
+    except SynthError as error:
+        error.exit_status = EX_CONFIG  # type: ignore[attr-defined]
+        raise
+    print(f'{options.model} is in {folder}. Try: python -m synth say "Hello" -o hello.ogg')
+    return 0
+
+
+# -- Arguments ------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m synth", description="Bark, text to speech.")
+    parser.add_argument("--verbose", action="store_true", help="log what is being done")
+    commands = parser.add_subparsers(required=True, metavar="say | voices | fetch | bench")
+    _say_arguments(commands.add_parser("say", help="speak a text into a sound file"))
+
+    listing = commands.add_parser("voices", help="list the voices")
+    listing.add_argument("filter", nargs="?", help="part of a name, as en_speaker")
+    listing.add_argument("--language", help="a code, as en")
+    listing.add_argument("--gender", choices=["female", "male", "unknown"])
+    listing.add_argument("--model", help="whose voices; Bark's if not given")
+    listing.set_defaults(run=voices)
+
+    loading = commands.add_parser("fetch", help="download a model from the Hugging Face hub")
+    loading.add_argument(
+        "model", nargs="?", default="suno/bark", choices=["suno/bark", "suno/bark-small"]
+    )
+    loading.add_argument(
+        "--original", action="store_true", help="Suno's own .pt files, several times as large"
+    )
+    loading.set_defaults(run=fetch)
+    commands.add_parser("bench", help="measure the engine; see python -m synth bench --help")
+    return parser
+
+
+def _say_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=say)
+    parser.add_argument("text", nargs="*", help="the text; - or nothing reads standard input")
+    parser.add_argument(
+        "--file", metavar="FILE", help="speak each line of a text file (- is stdin)"
+    )
+    parser.add_argument(
+        *("-o", "--output"),
+        default="speech.ogg",
+        metavar="FILE",
+        help=".ogg, .mp3, .flac or .wav; numbered when there are several texts (speech.ogg)",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME|FOLDER", help="suno/bark, suno/bark-small or a model folder"
+    )
+    parser.add_argument(
+        "--voice", metavar="NAME|FILE.npz", help="a preset, as v2/en_speaker_6, or a saved voice"
+    )
+    parser.add_argument("--save-voice", metavar="FILE.npz", help="keep the (last) clip as a voice")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same clip")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="the longest a clip may get")
+    parser.add_argument(
+        "--single",
+        action="store_true",
+        help="each text is one utterance exactly as the original treats it, cut at 256 tokens",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="32-bit float WAV of the samples untouched"
+    )
+    drawing = parser.add_argument_group("sampling", "what is not given is the model's own")
+    drawing.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="for semantic and coarse; 0 is greedy everywhere; the specific options win",
+    )
+    drawing.add_argument("--text-temperature", type=float, metavar="T", help="semantic only")
+    drawing.add_argument("--waveform-temperature", type=float, metavar="T", help="coarse only")
+    drawing.add_argument("--fine-temperature", type=float, metavar="T", help="fine only")
+    drawing.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest")
+    drawing.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest share P")
+    drawing.add_argument(
+        "--min-eos-p", type=float, metavar="P", help="end as soon as the end is this likely"
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (untried)")
+    machine.add_argument("--precision", default="auto", help="auto, fp32, bf16")
+    machine.add_argument("--threads", type=int, help="CPU threads; one a core if not given")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
