@@ -17,6 +17,7 @@ from bot.client import BarkClient
 from bot.config import Settings
 from bot.desk import Clock, Desk
 from bot.errors import StartError
+from bot.playback import VoiceLimits, VoiceSessions
 from bot.services import Services
 from bot.speech import Speech, Waiting, plainly
 from bot.store import open_store
@@ -55,6 +56,7 @@ async def open_bot(
                 ready = await synth.ready()
             except SynthError as error:
                 raise StartError(_no_engine(error)) from error
+            sessions = VoiceSessions(voice_limits(settings), clock=clock) if voice else None
             client = BarkClient(proxy=settings.discord.proxy or None)
             client.interrupted = await store.interrupt_open_jobs()
             desk = Desk(
@@ -62,6 +64,7 @@ async def open_bot(
                 Speech(synth, waiting=waiting),
                 transcoder,
                 settings.limits,
+                notice=ready.notice,
                 controls=controls,
                 fail=client.fail_job,
                 clock=clock,
@@ -73,6 +76,8 @@ async def open_bot(
                 ready=ready,
                 catalogue=Catalogue(ready.voices),
                 desk=desk,
+                transcoder=transcoder,
+                sessions=sessions,
                 clock=clock,
             )
             logger.info("%s is ready on %s (%s)", ready.model, ready.device, ready.precision)
@@ -80,6 +85,8 @@ async def open_bot(
                 yield client
             finally:
                 await desk.close()
+                if sessions is not None:
+                    await sessions.close()
                 if not client.is_closed():
                     await client.close()
 
@@ -92,6 +99,16 @@ def worker_settings(settings: Settings) -> WorkerSettings:
         slots=settings.synth.slots or None,
         threads=settings.synth.threads or None,
         log_level=getattr(logging, settings.log_level.upper()),
+    )
+
+
+def voice_limits(settings: Settings) -> VoiceLimits:
+    voice = settings.voice
+    return VoiceLimits(
+        join_s=voice.connect_timeout_s,
+        alone_s=voice.alone_leave_s,
+        idle_s=voice.idle_leave_s,
+        queue=voice.queue_length,
     )
 
 

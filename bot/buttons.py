@@ -5,7 +5,7 @@ from typing import Self
 
 import discord
 
-from bot import replies
+from bot import replies, voice_browser
 from bot.access import Interaction, is_manager
 from bot.errors import UserError
 from bot.services import guarded, services_of
@@ -65,4 +65,4 @@ def controls(job_id: str) -> discord.ui.View:
     return view
 
 
-DYNAMIC_ITEMS = (CancelButton,)
+DYNAMIC_ITEMS = (CancelButton, *voice_browser.DYNAMIC_ITEMS)

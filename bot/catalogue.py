@@ -80,9 +80,17 @@ class Catalogue:
         found = [self._by_name[key].name for key in close]
         return found or [voice.name for voice in self.search(name, count)]
 
-    def languages(self) -> list[str]:
-        """Codes that have voices, by the language's name."""
-        return sorted({voice.language for voice in self.voices}, key=language_name)
+    def languages(self, query: str = "") -> list[tuple[str, str]]:
+        """Codes that have voices with their languages' names, by name; those that fit a query."""
+        codes = {voice.language for voice in self.voices}
+        pairs = sorted(((code, language_name(code)) for code in codes), key=lambda pair: pair[1])
+        wanted = query.strip().casefold()
+        return [pair for pair in pairs if wanted in (pair[0], "") or wanted in pair[1].casefold()]
+
+    def language_of(self, query: str) -> str:
+        """The code of the language that fits best; the first one when none does."""
+        found = self.languages(query) or self.languages("en") or self.languages()
+        return found[0][0] if found else ""
 
     def of_language(self, code: str) -> list[VoiceInfo]:
         return [voice for voice in self.voices if voice.language == code]

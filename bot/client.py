@@ -82,8 +82,21 @@ class BarkClient(discord.Client):
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         # Discord reports an outage in the same words; only `unavailable` tells the two apart.
-        if not guild.unavailable:
-            await self.services.store.forget_guild(guild.id)
+        if guild.unavailable:
+            return
+        if self.services.sessions is not None:
+            self.services.sessions.on_guild_remove(guild)
+        await self.services.store.forget_guild(guild.id)
+
+    async def on_voice_state_update(
+        self, member: discord.Member, before: discord.VoiceState, after: discord.VoiceState
+    ) -> None:
+        if self.services.sessions is not None:
+            self.services.sessions.on_voice_state_update(member, before, after)
+
+    async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
+        if self.services.sessions is not None:
+            self.services.sessions.on_guild_channel_delete(channel)
 
     async def refuse(
         self, interaction: Interaction, error: BaseException, reference: str | None = None

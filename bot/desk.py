@@ -8,8 +8,7 @@ import asyncio
 import io
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import discord
@@ -33,18 +32,20 @@ _PATIENCE_S = 1.0  # of Discord's 3 s, for the database
 _STOP_S = 2.0  # for the last words of the jobs that a stop cuts off
 
 
-class Destination(StrEnum):
-    VOICE = "voice"
-    FILE = "file"
-    BOTH = "both"
-
-
 class Player(Protocol):
-    """A voice channel that takes clips, as the desk sees it."""
+    """A voice channel that takes an order's clip."""
 
-    async def play(self, clip: Clip) -> str:
-        """Queue the clip; returns where it plays, for the caption. Raises UserError."""
+    where: str  # for the caption
+
+    def prepare(self) -> None:
+        """Begin to join the channel."""
         ...
+
+    async def play(self, clip: Clip, order: "Order") -> Awaitable[object]:
+        """Queue the clip; what comes back ends with the playing. Both raise UserError."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ class Order:
 class Desk:
     """Takes orders.
 
+    notice: what each server is told once, with its first clip.
     controls: the buttons under a job's status. fail: turns what went wrong into the answer.
     """
 
@@ -75,6 +77,7 @@ class Desk:
         transcoder: Transcoder,
         limits: LimitsSection,
         *,
+        notice: str = "",
         controls: Callable[[str], discord.ui.View],
         fail: Fail,
         clock: Clock,
@@ -83,6 +86,7 @@ class Desk:
         self._speech = speech
         self._transcoder = transcoder
         self._limits = limits
+        self._notice = notice
         self._controls = controls
         self._fail = fail
         self._clock = clock
@@ -128,6 +132,11 @@ class Desk:
         entry = self._open.get(job_id)
         return entry[0] if entry else None
 
+    def position(self, job_id: str) -> int | None:
+        """The job's place in line: 0 is being worked on, None is over."""
+        entry = self._open.get(job_id)
+        return entry[1].position if entry else None
+
     def is_open(self, job_id: str) -> bool:
         """A task still sees to this job, if only to say that it was cancelled."""
         return any(task.get_name() == f"job {job_id}" for task in self._tasks)
@@ -160,6 +169,8 @@ class Desk:
         job_id = order.request.job_id
         try:
             await answer.defer()
+            if order.player is not None:
+                order.player.prepare()
             clip = await self._speak(order, utterance, answer)
             self._open.pop(job_id, None)
             await self._deliver(order, clip, answer)
@@ -172,10 +183,10 @@ class Desk:
         except Exception as error:
             await self._store.job_ended(job_id, Outcome.FAILED, reason=_reason(error))
             await self._fail(answer, error, job_id)
-        else:
-            await self._store.job_ended(job_id, Outcome.DONE, audio_s=clip.audio_s)
         finally:
             self._open.pop(job_id, None)
+            if order.player is not None:
+                await order.player.close()
 
     async def _speak(self, order: Order, utterance: Utterance, answer: Answer) -> Clip:
         job_id = order.request.job_id
@@ -193,24 +204,37 @@ class Desk:
         return await utterance.run(StatusLine(show, self._clock), started)
 
     async def _deliver(self, order: Order, clip: Clip, answer: Answer) -> None:
+        """Post the clip, play it, or both. A channel that is lost does not lose the clip."""
         if not len(clip.samples):
             raise UserError(replies.NO_CLIP)
-        notes = list(order.notes)
-        where, wants_file = "", order.wants_file
+        if self._notice and order.guild_id is not None:
+            if await self._store.claim_notice(order.guild_id, self._notice):
+                order = replace(order, notes=(self._notice, *order.notes))
+        playing: Awaitable[object] | None = None
         if order.player is not None:
             try:
-                where = await order.player.play(clip)
-            except UserError as error:  # the channel is lost, the clip is not
-                notes.append(str(error))
-                wants_file = True
-        file = None
-        if wants_file:
+                playing = await order.player.play(clip, order)
+            except UserError as problem:
+                order = replace(order, wants_file=True, notes=(*order.notes, str(problem)))
+        await self._post(
+            order, clip, answer, order.player.where if order.player and playing else ""
+        )
+        await self._store.job_ended(order.request.job_id, Outcome.DONE, audio_s=clip.audio_s)
+        if playing is not None:
+            try:
+                await playing
+            except UserError as problem:
+                order = replace(order, wants_file=True, notes=(*order.notes, str(problem)))
+                await self._post(order, clip, answer)
+
+    async def _post(self, order: Order, clip: Clip, answer: Answer, where: str = "") -> None:
+        notes, file = order.notes, None
+        if order.wants_file:
             encoded = await self._transcoder.encode_clip(
                 clip.samples, clip.sample_rate, order.fmt, limit_bytes=order.limit_bytes
             )
             notes += encoded.notes
             file = _file_maker(encoded.data, f"bark-{order.request.job_id}{encoded.suffix}")
-
         await answer.finish(replies.caption(order.request.text, clip, notes, where), file)
 
     async def _interrupt(self, order: Order, answer: Answer) -> None:

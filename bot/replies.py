@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from discord import app_commands
 from discord.utils import escape_markdown, escape_mentions
 
-from bot.catalogue import language_name
+from bot.config import LimitsSection
 from bot.errors import SynthUnavailable, UserError
 from bot.speech import Clip, Status
 from bot.store import Cap, JobRow, Outcome, Refused
+from bot.voice_queue import QueuedClip
 from synth.errors import Busy, EngineFailed, InvalidRequest, JobCancelled, JobTimeout, SynthError
-from synth.protocol import Stage, VoiceInfo
+from synth.protocol import Ready, Stage, VoiceInfo
 
 CONTENT_LIMIT = 2000
 QUOTE_LIMIT = 300
@@ -37,7 +38,15 @@ NOT_HERE = "The bot does not take requests in this channel; ask a manager where 
 ROLE_BLOCKED = "A role you have keeps you from using the bot here; a manager can change that."
 ROLE_MISSING = "The bot is only for members with a certain role here; a manager can give it to you."
 SERVER_ONLY = "That works in a server only."
-NO_VOICE_HERE = "Voice channels do not exist here, so here is the file."
+NO_VOICE_HERE = "Voice playback does not exist here, so here is the file."
+NO_VOICE_COMMANDS_HERE = "Voice playback does not exist here; /bark gives a file."
+NOT_IN_CHANNEL = "You are in no voice channel: join one, or ask for a file with to: file."
+JOIN_FIRST = "You are in no voice channel: join one, then use /join."
+BOT_NOT_IN_CHANNEL = "The bot is in no voice channel here."
+LEFT = "Left the voice channel."
+NOTHING_PLAYS = "Nothing is playing."
+NOT_YOUR_CLIP = "Only who asked for it, or a manager of this server, can do that."
+QUEUE_EMPTY = "Nothing is playing, and no clip is in the works."
 STARTING = "The speech engine is still starting; try again in a minute."
 MANAGERS_ONLY = "Only a manager of this server (Manage Server permission) can do that."
 NO_CLIP = "The text gave no sound; try other words or another voice."
@@ -142,8 +151,33 @@ def caption(text: str, clip: Clip, notes: Iterable[str] = (), where: str = "") -
     return cut("\n".join(lines))
 
 
-def playing_in(channel: str) -> str:
-    return f"in {channel}"
+def clip_title(text: str) -> str:
+    """A clip's line in a list."""
+    return cut(escape(text), 60)
+
+
+def joined(channel: str) -> str:
+    return f"Joined {channel}; /bark speaks there now."
+
+
+def skipped(title: str) -> str:
+    return f"Skipped: {title}"
+
+
+def stopped(count: int) -> str:
+    return f"Stopped; {_clips(count)} dropped." if count else NOTHING_PLAYS
+
+
+def queue(playing: Sequence[QueuedClip], open_orders: Sequence[tuple[str, int | None]]) -> str:
+    """What plays and waits in the channel, then what is in the works with its place in line."""
+    lines: list[str] = []
+    for clip in playing:
+        mark = "▶" if clip.playing else "•"
+        lines.append(f"{mark} {clip.title} · <@{clip.requester_id}> · {clip.remaining_s:.0f} s")
+    for text, position in open_orders:
+        place = "being spoken" if not position else f"number {position} in line"
+        lines.append(f"⏳ {clip_title(text)} · {place}")
+    return cut("\n".join(lines)) or QUEUE_EMPTY
 
 
 # Voices
@@ -154,7 +188,7 @@ def voice_line(voice: VoiceInfo) -> str:
 
 
 def voice_page(language: str, voices: Sequence[VoiceInfo], page: int, pages: int) -> str:
-    head = f"**{language_name(language)}** · page {page + 1} of {pages}"
+    head = f"**{language}** · page {page + 1} of {pages}"
     return cut("\n".join([head, *map(voice_line, voices), "Choose one below to hear it."]))
 
 
@@ -171,6 +205,29 @@ def preferences(mine: str | None, ours: str | None) -> str:
     return f"Your voice: {mine and escape(mine) or 'none'}.\nThis server's: " + (
         f"{escape(ours)}." if ours else "none."
     )
+
+
+# About the bot
+
+
+def invite(url: str) -> str:
+    return f"Add the bot to a server: <{url}>"
+
+
+def help_text(ready: Ready, limits: LimitsSection) -> str:
+    lines = [
+        "**/bark** speaks a text: in your voice channel when you are in one, else as a file. "
+        "`preset` chooses the voice, `seed` repeats a clip, `temperature` makes it calm or lively.",
+        "Cues in the text: [laughs] [sighs] [gasps] [clears throat] [music], ♪ around lyrics, "
+        "... and — to hesitate, CAPITALS to stress.",
+        "**/voices** lists the voices and lets you hear them. **/voice set** chooses yours.",
+        "**/join** **/leave** **/skip** **/stop** **/queue** are for the voice channel.",
+        f"At most {limits.text_length:,} characters a clip, "
+        f"and {_clips(limits.per_user)} of yours at a time.",
+    ]
+    if ready.notice:
+        lines.append(ready.notice)
+    return cut("\n".join(lines))
 
 
 # Errors

@@ -8,14 +8,16 @@ from bot.access import Interaction
 from bot.catalogue import Catalogue
 from bot.config import Settings
 from bot.desk import Clock, Desk
+from bot.playback import VoiceSessions
 from bot.store import Store
+from bot.transcode import Transcoder
 from synth.client import SynthClient
 from synth.protocol import Ready
 
 
 @dataclass(frozen=True)
 class Services:
-    """Opened by `bot.app`, closed by it."""
+    """Opened by `bot.app`, closed by it. `sessions` is None where there are no voice channels."""
 
     settings: Settings
     store: Store
@@ -23,6 +25,8 @@ class Services:
     ready: Ready
     catalogue: Catalogue
     desk: Desk
+    transcoder: Transcoder
+    sessions: VoiceSessions | None
     clock: Clock
 
 

@@ -144,6 +144,11 @@ class Utterance:
         self._speech = speech
         self._chunks: list[npt.NDArray[np.float32]] = []
 
+    @property
+    def position(self) -> int | None:
+        """1 is next, 0 is being worked on, None is over."""
+        return self._job.position
+
     def cancel(self) -> None:
         """Call the job off; whoever runs it gets JobCancelled."""
         self._job.cancel()

@@ -1,25 +1,23 @@
 """/bark: text in, speech out."""
 
-import secrets
 from typing import Literal
 
+import discord
 from discord import app_commands
 
 from bot import replies, text
 from bot.access import Interaction, check_access, require_file_permission
-from bot.answer import Answer
 from bot.catalogue import label
-from bot.desk import Order
 from bot.errors import UserError
+from bot.orders import SEED_LIMIT, place_order, sampling_of
+from bot.playback import problem_with_joining
 from bot.preferences import resolve_voice
 from bot.services import Services, services_of
-from bot.speech import SpeechRequest
+from bot.voice_player import ChannelPlayer
 from synth.audio import AudioFormat
-from synth.protocol import Sampling
 
 CHOICE_LIMIT = 25
 VALUE_LIMIT = 100  # characters an autocompleted value may have
-SEED_LIMIT = 2**31
 
 Formats = Literal["ogg", "mp3", "flac", "wav"]
 Destinations = Literal["voice", "file", "both"]
@@ -49,19 +47,22 @@ async def bark(
     voice, notes = await resolve_voice(
         services, preset, user_id=interaction.user.id, guild_id=interaction.guild_id
     )
-    require_file_permission(interaction)
-    await order(
+    player, wants_file, told = destination(interaction, services, to)
+    if wants_file:
+        require_file_permission(interaction)
+    await place_order(
         interaction,
         services,
         spoken,
         voice,
         sampling=sampling_of(temperature, seed, services.settings.limits.clip_seconds),
         fmt=AudioFormat[format.upper()],
-        notes=notes,
+        notes=(*notes, *told),
+        player=player,
+        wants_file=wants_file,
     )
 
 
-@bark.autocomplete("preset")
 async def complete_preset(interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
     found = services_of(interaction).catalogue.search(
         current, CHOICE_LIMIT, locale=str(interaction.locale)
@@ -69,10 +70,13 @@ async def complete_preset(interaction: Interaction, current: str) -> list[app_co
     return [app_commands.Choice(name=label(voice), value=voice.name) for voice in found]
 
 
-@bark.autocomplete("text")
 async def complete_text(interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
     texts = [each for each in text.cue_completions(current) if len(each) <= VALUE_LIMIT]
     return [app_commands.Choice(name=each, value=each) for each in texts[:CHOICE_LIMIT]]
+
+
+bark.autocomplete("preset")(complete_preset)
+bark.autocomplete("text")(complete_text)
 
 
 def speakable(interaction: Interaction, written: str, limit: int) -> str:
@@ -85,6 +89,32 @@ def speakable(interaction: Interaction, written: str, limit: int) -> str:
     if len(spoken) > limit:
         raise UserError(replies.text_too_long(len(spoken), limit))
     return spoken
+
+
+def destination(
+    interaction: Interaction, services: Services, to: Destinations | None
+) -> tuple[ChannelPlayer | None, bool, tuple[str, ...]]:
+    """Where the clip goes: a channel's player or None, whether a file is posted, and notes.
+
+    By default it is spoken where the user is, if the bot may speak there, else it is a file.
+    Raises UserError when it was to be spoken and cannot be.
+    """
+    if to == "file":
+        return None, True, ()
+    member = interaction.user
+    if services.sessions is None or not isinstance(member, discord.Member):
+        return None, True, (replies.NO_VOICE_HERE,) if to else ()
+    channel = member.voice.channel if member.voice else None
+    if channel is None:
+        if to is None:
+            return None, True, ()
+        raise UserError(replies.NOT_IN_CHANNEL)
+    if problem := problem_with_joining(channel, member):
+        if to is None:
+            return None, True, ()
+        raise problem
+    player = ChannelPlayer(services.sessions, services.transcoder, channel, member)
+    return player, to == "both", ()
 
 
 def names_of(interaction: Interaction) -> text.Names:
@@ -106,47 +136,3 @@ def names_of(interaction: Interaction) -> text.Names:
         return found.name if found else None
 
     return text.Names(user, role, channel)
-
-
-def sampling_of(temperature: float | None, seed: int | None, max_seconds: float) -> Sampling:
-    """`temperature` is for words and waveform; detail follows only at 0, which is greedy."""
-    return Sampling(
-        text_temperature=temperature,
-        waveform_temperature=temperature,
-        fine_temperature=0.0 if temperature == 0 else None,
-        seed=secrets.randbelow(SEED_LIMIT) if seed is None else seed,
-        max_seconds=max_seconds,
-    )
-
-
-async def order(
-    interaction: Interaction,
-    services: Services,
-    spoken: str,
-    voice: str | None,
-    *,
-    sampling: Sampling,
-    fmt: AudioFormat = AudioFormat.OGG,
-    notes: tuple[str, ...] = (),
-    ephemeral: bool = False,
-) -> None:
-    """Hand the request to the desk, which answers the interaction."""
-    request = SpeechRequest(
-        job_id=secrets.token_hex(8),
-        user=str(interaction.user.id),
-        text=spoken,
-        voice=voice,
-        sampling=sampling,
-    )
-    await services.desk.take(
-        Order(
-            request=request,
-            user_id=interaction.user.id,
-            guild_id=interaction.guild_id,
-            channel_id=interaction.channel_id,
-            fmt=fmt,
-            limit_bytes=interaction.filesize_limit,
-            notes=notes,
-        ),
-        Answer(interaction, services.clock, ephemeral=ephemeral),
-    )

@@ -107,7 +107,8 @@ class ScriptedBackend:
         """Finish a job with a tone of that length."""
         submit = submit or self.last
         times = np.arange(int(seconds * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
-        self.say(Audio(submit.job_id, 0, 0, 0.2 * np.sin(2 * np.pi * 220 * times)))
+        tone = np.sin(2 * np.pi * 220 * times).astype(np.float32) / 5
+        self.say(Audio(submit.job_id, 0, 0, tone))
         self.say(
             Done(
                 job_id=submit.job_id,
