@@ -22,6 +22,16 @@ def main() -> None:
     fit.add_argument("--steps", type=int, help="stop at this step")
     fit.add_argument("--minutes", type=float, help="stop after so long")
     fit.add_argument("--cooldown", type=int, default=0, help="last steps of --steps, rate to zero")
+    out = commands.add_parser("export", help="write the engine's checkpoint and the voices")
+    out.add_argument("--to", type=Path, default=Path(__file__).parent, help="folder")
+    table = commands.add_parser("evaluate", help="speak held-out sentences and print the table")
+    table.add_argument("--model", type=Path, default=Path(__file__).parent, help="folder")
+    table.add_argument("--seeds", type=int, default=3)
+    table.add_argument("--easy", type=int, default=40)
+    table.add_argument("--rare", type=int, default=80)
+    table.add_argument("--text-temperature", type=float)
+    table.add_argument("--waveform-temperature", type=float)
+    table.add_argument("--codec", action="store_true", help="only the codec, on teacher codes")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     paths = Paths(options.root)
@@ -48,6 +58,34 @@ def main() -> None:
         stage = STAGES[options.stage](paths, options.device)
         limits = Limits(options.steps, options.minutes, options.cooldown)
         train(stage, RUNS[options.stage], paths.checkpoint(options.stage), limits)
+    elif options.command == "export":
+        from synth.nano.export import export
+
+        export(paths, options.to)
+    elif options.command == "evaluate":
+        import json
+
+        import torch
+
+        from synth.nano.evaluate import copy_synthesis, evaluate
+
+        torch.set_num_threads(1)
+        if options.codec:
+            figures = copy_synthesis(paths, options.model)
+        else:
+            asked = {
+                "text_temperature": options.text_temperature,
+                "waveform_temperature": options.waveform_temperature,
+            }
+            figures = evaluate(
+                paths,
+                options.model,
+                seeds=options.seeds,
+                easy=options.easy,
+                rare=options.rare,
+                sampling={k: v for k, v in asked.items() if v is not None},
+            )
+        print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

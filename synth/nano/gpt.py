@@ -77,23 +77,34 @@ class CausalModel(nn.Module):
         _initialise(self, shape.n_layer)
         self.transformer["wpe"].weight.data.copy_(_sinusoids(times, shape.width))
 
-    def forward(self, ids: Tensor, watch: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """(B, T) ids -> (B, T, D).
-
-        With `watch`, also the first head's attention scores (B, T, T) of that layer, unmasked.
-        """
-        return self.run(self.transformer["wte"](ids), watch)
-
-    def run(self, x: Tensor, watch: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """The same from embeddings (B, T, D)."""
-        x = x + self.transformer["wpe"].weight[: x.shape[1]]
-        scores = None
-        for i, block in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
-            if i == watch:
-                q, k, _ = block.attn.split(block.ln_1(x))
-                scores = q[:, 0].float() @ k[:, 0].float().mT / math.sqrt(q.shape[-1])
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) ids -> (B, T, D)."""
+        x = self.transformer["wte"](ids) + self.transformer["wpe"].weight[: ids.shape[1]]
+        for block in self.transformer["h"]:  # type: ignore[attr-defined]
             x = block(x)
-        return self.transformer["ln_f"](x), scores
+        return self.transformer["ln_f"](x)
+
+    def prompted(
+        self, ids: Tensor, n: int, watch: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, [text block | history block | rest]) ids -> (B, rest, D): the blocks are summed.
+
+        `n`, the width of a block, may be less than the config's: what follows keeps its positions.
+        With `watch`, also that layer's first head's scores from the rest to the text, (B, rest, n).
+        """
+        x = self.transformer["wte"](ids)
+        x = torch.cat([x[:, :n] + x[:, n : 2 * n], x[:, 2 * n :]], 1)
+        places = self.transformer["wpe"].weight
+        rest = x.shape[1] - n
+        x = x + torch.cat([places[:n], places[TEXT.block : TEXT.block + rest]])
+        scores = None
+        for i, layer in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
+            if i == watch:
+                q, k, _ = layer.attn.split(layer.ln_1(x))
+                q, k = q[:, 0, n:].float(), k[:, 0, :n].float()
+                scores = q @ k.mT / math.sqrt(q.shape[-1])
+            x = layer(x)
+        return self.transformer["ln_f"](x[:, n:]), scores
 
 
 class FineModel(nn.Module):
@@ -144,13 +155,6 @@ def coarse_model(shape: TransformerShape) -> CausalModel:
     steps = shape.context - n - 1
     times = [torch.arange(n), torch.zeros(1) - 1, torch.arange(1, steps + 1) / COARSE.codebooks]
     return CausalModel(shape, torch.cat([t.float() for t in times]))
-
-
-def embed_prompt(model: CausalModel, ids: Tensor) -> Tensor:
-    """(B, [text block | history block | rest]) ids -> embeddings with the two blocks summed."""
-    x = model.transformer["wte"](ids)
-    n = TEXT.block
-    return torch.cat([x[:, :n] + x[:, n : 2 * n], x[:, 2 * n :]], 1)
 
 
 def _initialise(model: nn.Module, n_layer: int) -> None:

@@ -152,9 +152,10 @@ class Run:
 
 
 SEED = 1
+ADVERSARIAL_FROM = 1_400  # decoder step at which spectral losses have flattened
 SHARD = 4_000  # utterances
 RUNS = {
-    "semantic": Run(batch=9_000, learning_rate=1.5e-3),  # batch in positions
+    "semantic": Run(batch=7_000, learning_rate=1.5e-3),  # batch in positions
     "coarse": Run(batch=16, learning_rate=1.5e-3),  # in windows
     "fine": Run(batch=24, learning_rate=1.5e-3),  # in windows
     "decoder": Run(batch=12, learning_rate=1.2e-3, weight_decay=1e-4),

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synth.nano import windows
-from synth.nano.gpt import CausalModel, FineModel, coarse_model, embed_prompt, semantic_model
-from synth.nano.recipe import COARSE, CODEC, FINE, NANO, RUNS, SEED, SEMANTIC, TEXT, Paths
+from synth.nano.gpt import CausalModel, FineModel, coarse_model, semantic_model
+from synth.nano.recipe import COARSE, CODEC, FINE, NANO, RUNS, SEED, SEMANTIC, Paths
 from synth.nano.shards import list_shards, load_tokens
 from synth.nano.vocoder import VocoderStage
 from synth.nano.windows import IGNORE, Corpus
@@ -33,6 +34,12 @@ class _Tokens:
             tokens = load_tokens(self.paths)
             self.corpus, self.held = Corpus(tokens), Corpus(tokens, validation=True)
             self._shards = shards
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra(self, state: dict[str, Any]) -> None:
+        del state
 
     def put(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -64,9 +71,10 @@ class SemanticStage(_Tokens):
         ids, targets, texts, speeches = windows.semantic_batch(corpus, rng, positions)
         y = self.put(targets)
         with self.precision():
-            x = embed_prompt(self.model, self.put(ids))
-            hidden, scores = self.model.run(x, _GUIDED_LAYER if guided else None)
-            logits = self.model.lm_head(hidden[:, TEXT.block :])
+            n = (ids.shape[1] - targets.shape[1]) // 2
+            watch = _GUIDED_LAYER if guided else None
+            hidden, scores = self.model.prompted(self.put(ids), n, watch)
+            logits = self.model.lm_head(hidden)
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
         if scores is None:
             return loss, torch.zeros(())
@@ -80,10 +88,10 @@ class SemanticStage(_Tokens):
 
 def _off_diagonal(scores: Tensor, texts: Tensor, speeches: Tensor) -> Tensor:
     """How much one head looks away from the place in the text that the time suggests."""
-    n, t = TEXT.block, scores.shape[1] - TEXT.block
+    _, t, n = scores.shape
     at = torch.arange(n, device=scores.device) / texts[:, None]
     when = torch.arange(t, device=scores.device) / speeches[:, None]
-    look = scores[:, n:, :n].masked_fill((at >= 1)[:, None], -1e4).softmax(-1)
+    look = scores.masked_fill((at >= 1)[:, None], -1e4).softmax(-1)
     away = 1 - torch.exp(-((at[:, None] - when[:, :, None]) ** 2) / (2 * 0.12**2))
     counts = (when <= 1)[..., None].float()
     return (look * away * counts).sum() / counts.sum()
@@ -106,8 +114,7 @@ class CoarseStage(_Tokens):
         ids = self.put(np.stack([b[0] for b in batch]))
         targets = self.put(np.stack([b[1] for b in batch]))
         with self.precision():
-            hidden, _ = self.model(ids[:, :-1])
-            hidden = hidden[:, COARSE.semantic_block :]
+            hidden = self.model(ids[:, :-1])[:, COARSE.semantic_block :]
         books = []
         for book in range(COARSE.codebooks):
             low = SEMANTIC.vocab + book * CODEC.codebook_size

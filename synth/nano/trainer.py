@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,12 @@ class Stage(Protocol):
     def refresh(self) -> None:
         """Pick up data that appeared since."""
         ...
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold besides the model."""
+        ...
+
+    def load_extra(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -68,7 +74,7 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def save(state: State, path: Path) -> None:
+def save(stage: Stage, state: State, path: Path) -> None:
     """Write a checkpoint whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -80,19 +86,22 @@ def save(state: State, path: Path) -> None:
             "step": state.step,
             "cpu_s": state.cpu_s,
             "curve": state.curve,
+            "extra": stage.extra_state(),
         },
         part,
     )
     os.replace(part, path)
 
 
-def load(state: State, path: Path) -> None:
+def load(stage: Stage, state: State, path: Path) -> None:
     """Go on from a checkpoint."""
     held = torch.load(path, weights_only=True)
     state.model.load_state_dict(held["model"])
     state.optimizer.load_state_dict(held["optimizer"])
     state.average = held["average"]
     state.step, state.cpu_s, state.curve = held["step"], held["cpu_s"], held["curve"]
+    if held.get("extra"):
+        stage.load_extra(held["extra"])
 
 
 def rate(run: Run, step: int, limits: Limits) -> float:
@@ -111,7 +120,7 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits) -> State:
     )
     state = State(model, optimizer, {k: v.detach().clone() for k, v in model.state_dict().items()})
     if path.exists():
-        load(state, path)
+        load(stage, state, path)
     started, cpu_before = time.monotonic(), time.process_time() - state.cpu_s
     recent: dict[str, float] = {}
     model.train()
@@ -138,9 +147,9 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits) -> State:
         if state.step % run.save_every == 0:
             if state.step % (2 * run.save_every) == 0:
                 _measure(stage, state)
-            save(state, path)
+            save(stage, state, path)
             stage.refresh()
-    save(state, path)
+    save(stage, state, path)
     return state
 
 

@@ -5,19 +5,26 @@ start at the k-means centroids that name the codes and are then free to become w
 use best.
 """
 
+import contextlib
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from synth.codec import import_encodec
 from synth.nano.codebooks import Codebooks
+from synth.nano.discriminators import Jury, fooling_loss, jury_loss
 from synth.nano.features import mel_filters
-from synth.nano.recipe import CODEC, FINE, RUNS, SEED, Paths
+from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, RUNS, SEED, Paths
 from synth.nano.shards import Shard, list_shards, open_shard
 from synth.vocab import CodecNumbers
 
 _LEAD = 8  # frames whose sound is not judged: they hear no past
 _CROP = 56  # frames that are, 1.12 s
+_JURY_RATE = 4e-4
+_HEED_STEPS = 300
+_SPECTRAL_WEIGHT = 8.0
 _COARSE_ONLY = 0.1  # share of batches that hear only two books, so that two alone still speak
 
 
@@ -117,7 +124,7 @@ class Crops:
 
 
 class VocoderStage:
-    """The decoder as a stage of the training loop, spectral losses only."""
+    """The decoder as a stage of the training loop: spectral losses, later the jury's too."""
 
     name = "decoder"
 
@@ -126,6 +133,17 @@ class VocoderStage:
         self.crops = Crops(paths)
         self.model = Vocoder(Codebooks.load(paths.codebooks).rows).to(device)
         self.spectral = SpectralLoss().to(device)
+        self.jury = Jury().to(device)
+        self._jury_optimizer = torch.optim.AdamW(
+            self.jury.parameters(), _JURY_RATE, betas=(0.8, 0.99), weight_decay=1e-3
+        )
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"jury": self.jury.state_dict(), "optimizer": self._jury_optimizer.state_dict()}
+
+    def load_extra(self, state: dict[str, Any]) -> None:
+        self.jury.load_state_dict(state["jury"])
+        self._jury_optimizer.load_state_dict(state["optimizer"])
 
     def refresh(self) -> None:
         self.crops.refresh()
@@ -138,16 +156,35 @@ class VocoderStage:
         put = torch.from_numpy
         return put(codes).to(self.device), put(audio[:, _LEAD * CODEC.hop :]).to(self.device)
 
+    def precision(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16)
+
     def speak(self, codes: Tensor) -> Tensor:
         """(B, crop * hop) samples behind the lead, float32."""
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16):
+        with self.precision():
             made = self.model(codes)
         return made.float()[:, _LEAD * CODEC.hop :]
 
     def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         codes, true = self.batch(rng)
-        loss = self.spectral(self.speak(codes), true)
-        return loss, {"spectral": loss.item()}
+        made = self.speak(codes)
+        loss = self.spectral(made, true)
+        parts = {"spectral": loss.item()}
+        if step < ADVERSARIAL_FROM:
+            return loss, parts
+        with self.precision():
+            verdict = jury_loss(self.jury(true), self.jury(made.detach()))
+        self._jury_optimizer.zero_grad()
+        verdict.backward()
+        self._jury_optimizer.step()
+        with self.precision():
+            with torch.no_grad():
+                wanted = self.jury(true)
+            fooled, apart = fooling_loss(wanted, self.jury(made))
+        # The jury knows nothing at first; its word comes to count over a few hundred steps.
+        heed = min(1.0, (step - ADVERSARIAL_FROM) / _HEED_STEPS)
+        parts |= {"jury": verdict.item(), "fooled": fooled.item(), "apart": apart.item()}
+        return _SPECTRAL_WEIGHT * loss + heed * (fooled + 2 * apart), parts
 
     def validate(self) -> dict[str, float]:
         rng = np.random.default_rng(SEED)

@@ -14,6 +14,7 @@ from synth.nano.spelling import spell
 
 IGNORE = -100
 _HISTORY = 0.65  # share of examples that see a prompt of the same voice
+_WHOLE_BLOCK = 0.25
 _VALIDATION = 300  # the first utterances are never trained on
 
 
@@ -65,31 +66,34 @@ class Corpus:
 def semantic_batch(
     corpus: Corpus, rng: np.random.Generator, positions: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Utterances of like length: ids (B, 2 * block + T), targets (B, T), text and speech lengths.
+    """Utterances of like length: ids (B, 2 * n + T), targets (B, T), text and speech lengths.
 
     ids are [text | semantic history | infer, semantic]; target t is what follows position t behind
-    the prompt, the end of the clip last.
+    the prompt, the end of the clip last. The blocks' width n is the config's in a quarter of the
+    batches and just enough for the text in the others: a model soon knows that padding says
+    nothing, and two thirds of the prompt is padding.
     """
     tokens = corpus.tokens
     order = corpus.by_length
     at = int(rng.integers(len(order)))
     longest = min(len(tokens.semantic[order[at]]), SEMANTIC.max_steps - 1)
-    count = max(1, positions // (TEXT.block + longest + 2))
+    count = max(1, positions // (TEXT.block // 2 + longest + 2))
     chosen = order[max(0, at - count + 1) : at + 1]
     steps = longest + 1
-    ids = np.full((len(chosen), 2 * TEXT.block + steps), SEMANTIC.pad)
-    ids[:, : TEXT.block] = TEXT.pad
+    texts = [prepare_text(tokens.text[i], rng) for i in chosen]
+    block = TEXT.block if rng.random() < _WHOLE_BLOCK else max(map(len, texts))
+    ids = np.full((len(chosen), 2 * block + steps), SEMANTIC.pad)
+    ids[:, :block] = TEXT.pad
     targets = np.full((len(chosen), steps), IGNORE)
     lengths = np.zeros((2, len(chosen)), np.int64)
-    for row, i in enumerate(chosen):
-        text = prepare_text(tokens.text[i], rng)
+    for row, (i, text) in enumerate(zip(chosen, texts, strict=True)):
         speech = tokens.semantic[i][:longest].astype(np.int64)
         ids[row, : len(text)] = text
         other = corpus.prompt(i, rng)
         if other is not None:
-            history = tokens.semantic[other][-TEXT.block :]
-            ids[row, TEXT.block : TEXT.block + len(history)] = history
-        start = 2 * TEXT.block
+            history = tokens.semantic[other][-block:]
+            ids[row, block : block + len(history)] = history
+        start = 2 * block
         ids[row, start] = TEXT.infer
         ids[row, start + 1 : start + 1 + len(speech)] = speech
         targets[row, : len(speech)] = speech

