@@ -8,7 +8,8 @@ bark/generation.py:820 (codec_decode).
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -22,25 +23,31 @@ from synth.transformer import check_tensors
 from synth.vocab import ModelConfig
 
 
-def import_encodec() -> ModuleType:
-    """Import the `encodec` package, with an empty torchaudio where the real one fails to load.
+@contextmanager
+def torchaudio_importable() -> Iterator[None]:
+    """Inside, `import torchaudio` works: an empty module stands in where the real one fails.
 
-    encodec imports torchaudio at import, for file input that nobody here uses; torchaudio's wheel
-    does not load beside every build of torch. The stand-in leaves `sys.modules` as soon as encodec
-    holds it, so nobody else takes it for the real one.
+    Its wheel does not load beside every build of torch, and some packages import it for nothing.
+    The stand-in leaves `sys.modules` again, so that nobody else takes it for the real one.
     """
+    if _torchaudio_works():
+        yield
+        return
+    stand_in = ModuleType("torchaudio")
+    stand_in.__spec__ = ModuleSpec("torchaudio", None)  # find_spec refuses a module without one
+    sys.modules["torchaudio"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["torchaudio"]
+
+
+def import_encodec() -> ModuleType:
+    """Import the `encodec` package, which wants torchaudio for file input nobody here uses."""
     if "encodec" in sys.modules:
         return sys.modules["encodec"]
-    stands_in = not _torchaudio_works()
-    if stands_in:
-        stand_in = ModuleType("torchaudio")
-        stand_in.__spec__ = ModuleSpec("torchaudio", None)
-        sys.modules["torchaudio"] = stand_in
-    try:
+    with torchaudio_importable():
         import encodec
-    finally:
-        if stands_in:
-            del sys.modules["torchaudio"]
     return encodec
 
 

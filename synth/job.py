@@ -52,10 +52,6 @@ class Job:
         self.spent = dict.fromkeys(Stage, 0.0)
         self.served = now
         self._began = now
-        self._deadline = math.inf if submit.deadline_s is None else now + submit.deadline_s
-
-    def is_late(self, now: float) -> bool:
-        return now > self._deadline
 
     def can_run(self, stage: Stage) -> bool:
         """Whether there is work to do at `stage` now.
@@ -118,7 +114,6 @@ class Job:
 
     def done(self, fine_codes: npt.NDArray[np.int64], samples: int, now: float) -> Done:
         """The job's last event."""
-        assert self._config is not None
         return Done(
             job_id=self.id,
             audio_s=samples / self._config.codec.sample_rate,

@@ -111,6 +111,7 @@ def check_config(config: ModelConfig) -> None:
         "a coarse id is outside the embedding": last_coarse >= c_shape.input_vocab,
         "a coarse id is outside the head": coarse_end > c_shape.output_vocab,
         "the fine mask is outside the embedding": fine.mask >= f_shape.input_vocab,
+        "the fine vocabularies differ": f_shape.input_vocab != f_shape.output_vocab,  # tied
         "a code is outside the fine head": codes > f_shape.output_vocab,
         "fine has no more codebooks than coarse": fine.codebooks <= coarse.codebooks,
         "the codec's ratios do not make its frame rate": math.prod(config.codec.ratios)

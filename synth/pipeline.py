@@ -93,9 +93,6 @@ class Pipeline:
         Returns what happened, [] when there is no job.
         """
         stages = (Stage.CODEC, Stage.FINE, Stage.COARSE, Stage.SEMANTIC)
-        late = self._expire()
-        if late:
-            return late
         for offset in range(len(stages)):
             stage = stages[(self._turn + offset) % len(stages)]
             jobs = [job for job in self._jobs if job is not None and job.can_run(stage)]
@@ -132,18 +129,14 @@ class Pipeline:
         finally:
             self.cancel(submit.job_id)
 
-    def _expire(self) -> list[JobEvent]:
-        now = self._clock()
-        late = [job for job in self._jobs if job is not None and job.is_late(now)]
-        return [
-            self._fail(job, Reason.TIMEOUT, "The clip took too long to make and was given up.")
-            for job in late
-        ]
-
-    def _fail(self, job: Job, reason: Reason, detail: str) -> Failed:
+    def _give_up(self, job: Job) -> Failed:
         self._jobs[job.slot] = None
-        _log.info("job %s failed: %s", job.id, reason)
-        return Failed(job.id, reason, detail)
+        _log.info("job %s ended before its first token", job.id)
+        return Failed(
+            job.id,
+            Reason.INVALID,
+            "The model ended the clip before it began; try another seed or wording.",
+        )
 
     @torch.inference_mode()
     def _work(self, stage: Stage, jobs: list[Job]) -> list[JobEvent]:
@@ -164,8 +157,7 @@ class Pipeline:
             job.served = now
             events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.stage is None:
-                detail = "The model ended the clip before it began; try another seed or wording."
-                events.append(self._fail(job, Reason.INVALID, detail))
+                events.append(self._give_up(job))
         return events
 
     def _semantic_work(self, jobs: list[Job]) -> list[Job]:

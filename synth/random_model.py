@@ -93,6 +93,9 @@ def random_checkpoint(config: ModelConfig = RANDOM, seed: int = 0) -> RandomChec
         "codec": _codec(config, rng),
     }
     _make_it_end(stages["semantic"], config, rng)
+    # Ids that mean nothing are never likely in a trained model either.
+    codes_end = config.semantic.vocab + config.coarse.codebooks * config.codec.codebook_size
+    stages["coarse"]["lm_head.weight"][codes_end:] = 0
     return RandomCheckpoint(config, VOCABULARY, stages)
 
 
