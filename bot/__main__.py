@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,30 @@ def main(arguments: list[str] | None = None) -> int:
         return BAD_CONFIG
 
 
-def _command(
-    options: argparse.Namespace, settings: Settings
-) -> Callable[[], Coroutine[Any, Any, int]]:
+def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, Any, int]:
     # Imported late: what one command needs must not keep another from saying what is wrong.
     match options.command:
         case "demo":
             from bot.demo import demo
 
-            return lambda: demo(settings, port=options.port)
+            return demo(settings, port=options.port, tell=tell)
         case "doctor":
             from bot.doctor import doctor
 
-            return lambda: doctor(settings)
+            return doctor(settings, tell)
         case _:
             from bot.app import run
 
-            token = read_token()
-            return lambda: run(settings, token)
+            return run(settings, read_token())
 
 
-def _finished(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
+def tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _finished(command: Coroutine[Any, Any, int]) -> int:
     try:
-        return asyncio.run(command())
+        return asyncio.run(command)
     except KeyboardInterrupt:
         return 130
 

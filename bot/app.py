@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import aiohttp
 import discord
 
 from bot.buttons import controls
@@ -16,6 +17,7 @@ from bot.catalogue import Catalogue
 from bot.client import BarkClient
 from bot.config import Settings
 from bot.desk import Clock, Desk
+from bot.doctor import check_voice_libraries, worker_settings
 from bot.errors import StartError
 from bot.playback import VoiceLimits, VoiceSessions
 from bot.services import Services
@@ -23,7 +25,7 @@ from bot.speech import Speech, Waiting, plainly
 from bot.store import open_store
 from bot.transcode import Transcoder
 from synth.audio import open_ffmpeg
-from synth.client import Backend, ProcessBackend, SynthClient, WorkerSettings
+from synth.client import Backend, ProcessBackend, SynthClient
 from synth.errors import SynthError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ async def open_bot(
     waiting: how events from outside are awaited. voice: whether there are voice channels.
     Raises StartError with one sentence that names the remedy.
     """
+    if voice:
+        check_voice_libraries()
     transcoder = _transcoder(settings)
     async with open_store(settings.database, wall_clock) as store:
         async with SynthClient(
@@ -55,7 +59,7 @@ async def open_bot(
             try:
                 ready = await synth.ready()
             except SynthError as error:
-                raise StartError(_no_engine(error)) from error
+                raise StartError(str(error)) from error
             sessions = VoiceSessions(voice_limits(settings), clock=clock) if voice else None
             client = BarkClient(proxy=settings.discord.proxy or None)
             client.interrupted = await store.interrupt_open_jobs()
@@ -91,17 +95,6 @@ async def open_bot(
                     await client.close()
 
 
-def worker_settings(settings: Settings) -> WorkerSettings:
-    return WorkerSettings(
-        model=settings.synth.model,
-        device=settings.synth.device,
-        precision=settings.synth.precision,
-        slots=settings.synth.slots or None,
-        threads=settings.synth.threads or None,
-        log_level=getattr(logging, settings.log_level.upper()),
-    )
-
-
 def voice_limits(settings: Settings) -> VoiceLimits:
     voice = settings.voice
     return VoiceLimits(
@@ -119,10 +112,6 @@ def _transcoder(settings: Settings) -> Transcoder:
         raise StartError(str(error)) from error
 
 
-def _no_engine(error: SynthError) -> str:
-    return f"{error}"
-
-
 async def run(settings: Settings, token: str) -> int:
     """Log in and stay until Ctrl-C or SIGTERM. Raises StartError."""
     async with open_bot(settings) as client, _until_told(client):
@@ -133,8 +122,11 @@ async def run(settings: Settings, token: str) -> int:
                 "Discord does not take the token; reset it at "
                 "https://discord.com/developers/applications and set DISCORD_TOKEN anew."
             ) from error
-        except discord.PrivilegedIntentsRequired as error:
-            raise StartError(str(error)) from error
+        except (OSError, aiohttp.ClientError) as error:  # no bad setting: trying again may help
+            logger.error(
+                "Discord cannot be reached (%s); check the network or discord.proxy", error
+            )
+            return 1
     return 0
 
 

@@ -210,6 +210,13 @@ def preferences(mine: str | None, ours: str | None) -> str:
 # About the bot
 
 
+def demo_welcome(notice: str) -> str:
+    return (
+        "This is the bot in a page of its own: type /bark and a text, press Cancel, play the clip. "
+        f"**{notice}** There are no voice channels here, so every clip is a file."
+    )
+
+
 def invite(url: str) -> str:
     return f"Add the bot to a server: <{url}>"
 

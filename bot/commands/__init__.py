@@ -8,15 +8,16 @@ from discord import app_commands
 from bot.commands import about, bark, channel, voices
 
 # discord.py leaves the type of a command's owner open, and these have none.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 COMMANDS: Sequence[app_commands.Command[Any, ..., Any] | app_commands.Group] = [
-    bark.bark,  # pyright: ignore[reportUnknownMemberType]
-    voices.voices,  # pyright: ignore[reportUnknownMemberType]
+    bark.bark,
+    voices.voices,
     voices.voice,
-    channel.join,  # pyright: ignore[reportUnknownMemberType]
-    channel.leave,  # pyright: ignore[reportUnknownMemberType]
-    channel.skip,  # pyright: ignore[reportUnknownMemberType]
-    channel.stop,  # pyright: ignore[reportUnknownMemberType]
-    channel.queue,  # pyright: ignore[reportUnknownMemberType]
-    about.invite,  # pyright: ignore[reportUnknownMemberType]
-    about.help_,  # pyright: ignore[reportUnknownMemberType]
+    channel.join,
+    channel.leave,
+    channel.skip,
+    channel.stop,
+    channel.queue,
+    about.invite,
+    about.help_,
 ]

@@ -107,7 +107,7 @@ class ScriptedBackend:
         """Finish a job with a tone of that length."""
         submit = submit or self.last
         times = np.arange(int(seconds * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
-        tone = np.sin(2 * np.pi * 220 * times).astype(np.float32) / 5
+        tone = (np.sin(2 * np.pi * 220 * times) / 5).astype(np.float32)
         self.say(Audio(submit.job_id, 0, 0, tone))
         self.say(
             Done(
