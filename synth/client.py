@@ -5,6 +5,7 @@ start at once, so a backend's death costs the jobs inside it at most.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from synth.job_events import Job as Job
 from synth.protocol import HistoryPrompt, JobEvent, Ready, Sampling, Submit
 from synth.supervisor import Clock, Loss, Patience, Sleep, Supervisor
 from synth.worker import WorkerSettings as WorkerSettings
+
+logger = logging.getLogger(__name__)
 
 
 class SynthClient:
@@ -68,7 +71,9 @@ class SynthClient:
         self._jobs.fail(EngineFailed("The speech engine is shutting down."))
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for end in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(end, Exception):
+                logger.error("A supervisor failed", exc_info=end)
 
     async def ready(self) -> Ready:
         """Wait for the first backend; what it says of itself.

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from synth.errors import InvalidRequest
 from synth.protocol import Beat, Event, Failed, Reason, Request, Shutdown
-from synth.scheduler import Scheduler
+from synth.scheduler import Scheduler, is_out_of_memory
 from synth.worker import Engine, WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ def main(settings: WorkerSettings, requests: Connection, events: Connection) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # the parent blocked it until it could be ignored
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    faulthandler.enable()
+    if sys.stderr:  # there is none in a Windows program without a console
+        faulthandler.enable()
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -112,14 +113,6 @@ def _give_up(events: Connection, error: Exception, what: str) -> NoReturn:
 def _end(status: int) -> NoReturn:
     # Not sys.exit: an orderly end of the interpreter can wait for a device or a thread for ever,
     # and everything said went through a pipe before this line.
-    sys.stderr.flush()
+    if sys.stderr:
+        sys.stderr.flush()
     os._exit(status)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for the host's and the device's kinds, told without importing torch."""
-    return (
-        isinstance(error, MemoryError)
-        or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-        or "can't allocate memory" in str(error)  # torch's CPU allocator raises a RuntimeError
-    )

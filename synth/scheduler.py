@@ -8,6 +8,7 @@ deadline has passed. What the scheduler adds is what only it knows: which names 
 much audio each listener still has in hand.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,8 @@ from synth.protocol import (
     Reason,
     Submit,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Pipeline(Protocol):
@@ -103,6 +106,13 @@ class Scheduler:
             self._pipeline.admit(submit, history)
         except InvalidRequest as error:
             return [Failed(submit.job_id, Reason.INVALID, str(error))]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # Nothing was worked on yet, so this one job is to blame and the others are unharmed.
+            logger.exception("job %s: could not be admitted", submit.job_id)
+            self._pipeline.cancel(submit.job_id)
+            return [Failed(submit.job_id, Reason.CRASHED, "The speech engine failed on this job.")]
         self._slots[submit.job_id] = _Slot()
         return []
 
@@ -115,3 +125,12 @@ class Scheduler:
             case _:
                 pass
         return event
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the host's and the device's kinds, told without importing torch."""
+    return (
+        isinstance(error, MemoryError)
+        or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+        or "can't allocate memory" in str(error)  # torch's CPU allocator raises a RuntimeError
+    )

@@ -40,8 +40,9 @@ Sleep = Callable[[float], Awaitable[None]]
 class Patience:
     """How long to wait for what, in seconds."""
 
-    grace_s: float = 5.0  # past a deadline, for the worker to end the job itself
-    stall_s: float = 60.0  # of silence while it holds jobs; one step can take seconds on a slow CPU
+    # One step is the fine stage over 1,024 frames: seconds on a slow CPU, more on a shared one.
+    grace_s: float = 20.0  # past a deadline, for the worker to end the job itself
+    stall_s: float = 180.0  # of silence while it holds jobs
     backoff_s: float = 0.5  # before the first restart; doubles with each in a row that did no work
     backoff_max_s: float = 30.0
     starts: int = 3  # failed starts in a row until everybody is told

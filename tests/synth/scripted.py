@@ -10,7 +10,9 @@ A job's text is a list of words; each step performs one word of every job in a s
     half    die in the middle of an audio message
     garbage send what is no message
 
-and at the end of its words a job is done. The model's name decides how loading goes: `ok`,
+A text that is `refuse` or `choke` is not admitted: the one politely, the other by an exception.
+
+At the end of its words a job is done. The model's name decides how loading goes: `ok`,
 `missing` (settings that can never work), `broken` (an exception), `dead` (the process ends),
 `stuck` (never returns), or `while:FILE` (broken for as long as FILE exists).
 """
@@ -77,6 +79,8 @@ class ScriptedPipeline:
             raise RuntimeError("no slot is free")
         if submit.text == "refuse":
             raise InvalidRequest("This text cannot be spoken.")
+        if submit.text == "choke":
+            raise ValueError("a bug in admission")
         self._jobs[submit.job_id] = (submit.text.split(), 0)
 
     def cancel(self, job_id: str) -> bool:

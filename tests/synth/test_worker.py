@@ -1,0 +1,68 @@
+"""The real engine in a real child process, on the small random model."""
+
+import asyncio
+import os
+
+import numpy as np
+import pytest
+
+from synth.client import ProcessBackend, SynthClient, WorkerSettings
+from synth.errors import InvalidRequest
+from synth.protocol import RANDOM_MODEL, Accepted, Audio, Done, Progress, Sampling, Stage
+from synth.worker import usable_cores
+
+TEXT = "Hello there, world"
+LINUX = hasattr(os, "sched_getaffinity")
+SHORT = Sampling(seed=7, max_seconds=1.0)
+
+
+async def test_a_text_becomes_a_clip_that_neighbours_and_cancels_do_not_change() -> None:
+    backend = ProcessBackend(WorkerSettings(model=RANDOM_MODEL, slots=2, threads=1))
+    async with SynthClient([backend]) as client:
+        ready = await client.ready()
+        assert ready.model == RANDOM_MODEL and "noise" in ready.notice
+        assert (ready.limits.slots, ready.device, ready.sample_rate) == (2, "cpu", 24_000)
+
+        async def clip() -> tuple[np.ndarray, Done]:
+            pieces: list[np.ndarray] = []
+            async with client.submit(TEXT, user="a", sampling=SHORT) as job:
+                async for event in job:
+                    if isinstance(event, Audio):
+                        pieces.append(event.samples)
+                    elif isinstance(event, Done):
+                        return np.concatenate(pieces), event
+            raise AssertionError("no end")
+
+        alone, done = await clip()
+        assert alone.dtype == np.float32 and len(alone) == round(done.audio_s * ready.sample_rate)
+        assert np.abs(alone).max() > 0
+        assert done.history.family == ready.family and len(done.history.semantic)
+        assert done.timings.work_s > 0 and done.timings.ttfa_s >= done.timings.work_s
+
+        async def leave_at(stage: Stage) -> None:
+            async with client.submit(TEXT, user="b") as job:
+                async for event in job:
+                    if isinstance(event, Progress) and event.stage is stage:
+                        break
+
+        async with asyncio.TaskGroup() as tasks:
+            beside = tasks.create_task(clip())
+            tasks.create_task(leave_at(Stage.SEMANTIC))
+            tasks.create_task(leave_at(Stage.COARSE))
+        np.testing.assert_array_equal(beside.result()[0], alone)
+
+        with pytest.raises(InvalidRequest, match="voice"):
+            async with client.submit(TEXT, user="a", voice="v2/en_speaker_6") as job:
+                async for event in job:
+                    assert isinstance(event, Accepted)
+
+
+async def test_a_model_that_does_not_exist_is_named_at_the_start() -> None:
+    settings = WorkerSettings(model="no/such/model", threads=1)
+    async with SynthClient([ProcessBackend(settings)]) as client:
+        with pytest.raises(InvalidRequest, match="no/such/model"):
+            await client.ready()
+
+
+def test_at_least_one_core_is_used_and_no_more_than_there_are() -> None:
+    assert 1 <= usable_cores() <= (len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1)
