@@ -59,7 +59,7 @@ class Gateway:
         *,
         token: str,
         on_voice_state: Callable[[dict[str, Any]], Awaitable[None]],
-        heartbeat_interval_s: float = 5,
+        heartbeat_interval_s: float,
     ) -> None:
         self._world = world
         self._journal = journal

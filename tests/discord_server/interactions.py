@@ -155,6 +155,10 @@ class Interaction:
         return [attachment for message in self.messages for attachment in message.attachments]
 
     @property
+    def buttons(self) -> list[str]:
+        return [label for message in self.messages for label in message.buttons()]
+
+    @property
     def content(self) -> str:
         return "\n".join(message.content for message in self.messages)
 

@@ -83,9 +83,11 @@ def read_clip(data: bytes) -> Samples:
 def similarity(heard: Samples, reference: Samples) -> tuple[float, int]:
     """Correlation of `reference` with the stretch of `heard` it fits best, and where that starts.
 
-    Both mono at one rate. The part of the reference that lies outside of what was heard counts as
-    not heard, so that a lost beginning or end shows.
+    Both mono at 48 kHz. The part of the reference that lies outside of what was heard counts as
+    not heard, so that a lost beginning or end shows. What is below 20 Hz is left out: Opus does not
+    carry it.
     """
+    heard, reference = _audible(heard), _audible(reference)
     size = len(heard) + len(reference)
     spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(reference, size))
     products = np.fft.irfft(spectrum, size)
@@ -93,7 +95,13 @@ def similarity(heard: Samples, reference: Samples) -> tuple[float, int]:
     start = best if best < len(heard) else best - size
     span = heard[max(start, 0) : start + len(reference)]
     energy = float(np.sum(span**2) * np.sum(reference**2))
-    return (float(products[best]) / np.sqrt(energy) if energy else 0.0), start
+    return (float(products[best] / np.sqrt(energy)) if energy else 0.0), start
+
+
+def _audible(samples: Samples) -> Samples:
+    spectrum = np.fft.rfft(samples)
+    spectrum[np.fft.rfftfreq(len(samples), 1 / RATE) < 20] = 0
+    return np.fft.irfft(spectrum, len(samples))
 
 
 def longest_gap_s(packets: Sequence[Packet]) -> float:

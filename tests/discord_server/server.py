@@ -34,10 +34,11 @@ SUBCOMMAND, GROUP = 1, 2
 class DiscordServer:
     """`world`, `journal`, `rest`, `gateway` and `voice` may be used directly."""
 
-    def __init__(self, *, size_limit: int = 10 << 20) -> None:
+    def __init__(self, *, size_limit: int = 10 << 20, heartbeat_s: float = 5) -> None:
         self.world = World()
         self.journal = Journal()
         self._size_limit = size_limit
+        self._heartbeat_s = heartbeat_s
         self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
@@ -47,7 +48,13 @@ class DiscordServer:
         self.faults = Faults(journal)
         self.interactions = Interactions(world, journal, size_limit=self._size_limit)
         self.rest = Rest(world, journal, self.interactions, self.faults, token=TOKEN)
-        self.gateway = Gateway(world, journal, token=TOKEN, on_voice_state=self._voice_state_asked)
+        self.gateway = Gateway(
+            world,
+            journal,
+            token=TOKEN,
+            on_voice_state=self._voice_state_asked,
+            heartbeat_interval_s=self._heartbeat_s,
+        )
         self.voice = VoiceGateway(world, journal)
         gateway_app = web.Application()
         gateway_app.router.add_route("GET", "/", self.gateway.handle)
