@@ -96,7 +96,7 @@ class Catalogue:
         return [voice for voice in self.voices if voice.language == code]
 
     def search(self, query: str, limit: int = 25, *, locale: str = "") -> list[VoiceInfo]:
-        """The best matches: those with every word of the query, then those that sound alike.
+        """The best matches: those with every word of the query, else those that look alike.
 
         Voices of the reader's own language come first among equals.
         """
@@ -104,16 +104,11 @@ class Catalogue:
         home = locale.partition("-")[0]
         found = [voice for voice in self.voices if all(self._has(voice, word) for word in words)]
         found.sort(key=lambda voice: voice.language != home)
-        if len(found) < limit and words:
-            taken = {voice.name for voice in found}
-            scored = [
-                (self._likeness(voice, words), voice)
-                for voice in self.voices
-                if voice.name not in taken
-            ]
+        if not found:
+            scored = [(self._likeness(voice, words), voice) for voice in self.voices]
             alike = [pair for pair in scored if pair[0] >= _FUZZY_CUTOFF]
             alike.sort(key=lambda pair: -pair[0])
-            found += [voice for _, voice in alike]
+            found = [voice for _, voice in alike]
         return found[:limit]
 
     def _has(self, voice: VoiceInfo, word: str) -> bool:

@@ -9,6 +9,7 @@ from bot import replies, text
 from bot.access import Interaction, check_access, require_file_permission
 from bot.catalogue import label
 from bot.errors import UserError
+from bot.mentions import names_in
 from bot.orders import SEED_LIMIT, place_order, sampling_of
 from bot.playback import problem_with_joining
 from bot.preferences import resolve_voice
@@ -43,7 +44,7 @@ async def bark(
 ) -> None:
     services = services_of(interaction)
     check_access(interaction, services.settings.discord)
-    spoken = speakable(interaction, text, services.settings.limits.text_length)
+    spoken = await speakable(interaction, text, services.settings.limits.text_length)
     voice, notes = await resolve_voice(
         services, preset, user_id=interaction.user.id, guild_id=interaction.guild_id
     )
@@ -79,11 +80,11 @@ bark.autocomplete("preset")(complete_preset)
 bark.autocomplete("text")(complete_text)
 
 
-def speakable(interaction: Interaction, written: str, limit: int) -> str:
+async def speakable(interaction: Interaction, written: str, limit: int) -> str:
     """The text as it is to be spoken. Raises UserError when there is nothing, or too much."""
     if len(written) > 6000:  # Discord's own limit; whoever passes it is no Discord client
         raise UserError(replies.text_too_long(len(written), limit))
-    spoken = text.speakable(written, names_of(interaction))
+    spoken = text.speakable(written, await names_in(interaction, written))
     if not spoken:
         raise UserError(replies.nothing_to_speak(written))
     if len(spoken) > limit:
@@ -115,24 +116,3 @@ def destination(
         raise problem
     player = ChannelPlayer(services.sessions, services.transcoder, channel, member)
     return player, to == "both", ()
-
-
-def names_of(interaction: Interaction) -> text.Names:
-    """Names the bot knows anyway; nothing is fetched."""
-    guild = interaction.guild
-    if guild is None:
-        return text.Names()
-
-    def user(user_id: int) -> str | None:
-        member = guild.get_member(user_id)
-        return member.display_name if member else None
-
-    def role(role_id: int) -> str | None:
-        found = guild.get_role(role_id)
-        return found.name if found else None
-
-    def channel(channel_id: int) -> str | None:
-        found = guild.get_channel_or_thread(channel_id)
-        return found.name if found else None
-
-    return text.Names(user, role, channel)

@@ -161,17 +161,11 @@ class World:
         return await (actor or self.ada).slash(self.channel, "bark", text=text, **options)
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait for something the bot does; each message it sends or edits is a chance."""
+        """Wait for something the bot does to Discord: what Discord is told is looked at."""
         async with asyncio.timeout(20):
             while not condition():
                 self._changed.clear()
-                # Not everything a bot does is a message: a second is only the longest look-away.
-                with_timeout = asyncio.wait(
-                    {asyncio.create_task(self._changed.wait())}, timeout=0.1
-                )
-                _, left = await with_timeout
-                for task in left:
-                    task.cancel()
+                await self._changed.wait()
         await self.env.settle()
 
     async def spoken(self, result: Any, seconds: float = 1.0) -> Any:
@@ -212,7 +206,6 @@ async def open_world(
         async with simcord.run(client, check_errors=False) as env:
             environment.append(env)
             yield World(env, client, worker, clock)
-            await env.settle()
             for error in env.errors:
                 if isinstance(error, app_commands.CommandInvokeError):
                     error = error.original
