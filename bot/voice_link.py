@@ -8,12 +8,14 @@ another channel, and Discord's change of voice server, it recovers from well by 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import discord
 from discord.voice_state import VoiceConnectionState
 
+from bot.opus_source import PACKETS_PER_S, SILENCE
 from bot.voice_problems import VoiceChannel, VoiceProblem, VoiceReason
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+PACKET_S = 1 / PACKETS_PER_S
 
 # The library's connection is only open to us by its private names; the version is pinned.
 # pyright: reportPrivateUsage=false
@@ -37,6 +41,9 @@ class VoiceLink(discord.VoiceClient):
         self.on_lost: Callable[[bool], None] | None = None
         self.kicked = False
         self.lost = False
+        # Whether anyone is there to hear. Kept here by the owner, because the player thread must
+        # not walk the member cache.
+        self.company = False
 
     def create_connection_state(self) -> VoiceConnectionState:
         return _Connection(self)
@@ -78,13 +85,30 @@ class VoiceLink(discord.VoiceClient):
         return self.is_connected() and not self.lost
 
     @property
-    def unencrypted(self) -> bool:
-        """Whether sound sent now would leave without the end-to-end encryption that is due.
+    def exposed(self) -> bool:
+        """Whether sound sent now would be heard without the end-to-end encryption that is due.
 
         Safe to ask from any thread. A stage has none, which its protocol version of 0 says.
         """
         connection = self._connection
-        return connection.dave_protocol_version > 0 and not connection.can_encrypt
+        due = self.company and connection.dave_protocol_version > 0
+        return due and not connection.can_encrypt
+
+    def wait_until_connected(self, timeout: float | None = 30.0) -> bool:
+        """Called by the player thread, which holds a packet and sends it as soon as this returns.
+
+        After a move the new channel's keys come later than the connection.
+        """
+        started = time.monotonic()
+        connected = super().wait_until_connected(timeout)
+        while connected and self.exposed and time.monotonic() - started < (timeout or 30.0):
+            time.sleep(PACKET_S)
+            connected = self.is_connected()
+        return connected
+
+    def send_audio_packet(self, data: bytes, *, encode: bool = True) -> None:
+        # The last gate: the keys can go in the moment after the source was asked.
+        super().send_audio_packet(SILENCE if self.exposed else data, encode=encode)
 
 
 class _Connection(VoiceConnectionState):
@@ -121,9 +145,7 @@ async def open_link(
     try:
         return await bounded(attempt, deadline_s)
     except BaseException as error:
-        left = channel.guild.voice_client
-        if isinstance(left, VoiceLink):
-            await close_link(left, disconnect_s)
+        await _clear_away(channel, disconnect_s)
         if not isinstance(error, Exception):
             raise
         log.warning("no voice connection to channel %s: %r", channel.id, error)
@@ -139,6 +161,7 @@ async def _connect(
                 timeout=deadline_s, reconnect=False, self_deaf=True, cls=VoiceLink
             )
         except discord.ConnectionClosed:
+            await _clear_away(channel, disconnect_s)
             if not left:
                 raise
         else:
@@ -151,6 +174,13 @@ async def _connect(
                 break
         await asyncio.sleep(retry_s)
     raise TimeoutError
+
+
+async def _clear_away(channel: VoiceChannel, deadline_s: float) -> None:
+    """Close what a failed attempt left registered: the library would refuse the next one."""
+    link = channel.guild.voice_client
+    if isinstance(link, VoiceLink):
+        await close_link(link, deadline_s)
 
 
 async def close_link(link: VoiceLink, deadline_s: float) -> None:
@@ -175,7 +205,7 @@ async def wait_until_encrypted(link: VoiceLink, *, deadline_s: float, poll_s: fl
     """
     try:
         async with asyncio.timeout(deadline_s):
-            while link.unencrypted and has_company(link.channel):  # noqa: ASYNC110
+            while link.exposed:  # noqa: ASYNC110
                 await asyncio.sleep(poll_s)
     except TimeoutError:
         return False

@@ -90,7 +90,6 @@ class VoiceSession:
         self._queue: deque[PlayTicket] = deque()
         self._current: PlayTicket | None = None
         self._wake = asyncio.Event()
-        self._company = False  # for the player thread, which must not walk the member cache
         self._on_stage_floor = asyncio.Event()
         self._joining: asyncio.Task[None] | None = None
         self._player: asyncio.Task[None] | None = None
@@ -185,7 +184,8 @@ class VoiceSession:
             problem = problem_with_speaking(self.channel)
             if problem and self._current and self.state is VoiceState.PLAYING:
                 self._current.fail(problem)
-        self._company = has_company(self.channel)
+        if self._link is not None:
+            self._link.company = has_company(self.channel)
         self._reconsider_leaving()
 
     def on_channel_deleted(self, channel_id: int) -> None:
@@ -253,7 +253,7 @@ class VoiceSession:
         link.on_lost = self._lost
         if link.lost and link.kicked:
             raise VoiceProblem(VoiceReason.KICKED, channel)
-        self._company = has_company(channel)
+        link.company = has_company(channel)
         if isinstance(channel, discord.StageChannel):
             await self._take_the_floor(channel)
         elif not await wait_until_encrypted(link, deadline_s=limits.encryption_s):
@@ -368,7 +368,7 @@ class VoiceSession:
     def _must_hold(self) -> bool:
         """Whether a packet sent now could be heard unencrypted. Called from the player thread."""
         link = self._link
-        return link is not None and self._company and link.unencrypted
+        return link is not None and link.exposed
 
     async def _reconnect_if_lost(self) -> None:
         """Have a connection. Raises VoiceProblem when there is no way back."""

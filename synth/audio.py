@@ -152,8 +152,12 @@ def measure(
     samples = checked(samples)
     if len(samples) < SHORT_S * sample_rate:
         samples = np.tile(samples, math.ceil(SHORT_S * sample_rate / len(samples)))
+    # FFmpeg's meter ends at +10 LUFS, so what is over full scale is measured at full scale.
+    over = max(1.0, float(np.abs(samples).max()))
     stream = _spread(_resampled(_pcm_input(sample_rate), ffmpeg), channels)
-    return _meter((yield _command(_metered(stream), ffmpeg, pcm_bytes(samples), "info")))
+    done = yield _command(_metered(stream), ffmpeg, pcm_bytes(samples / over), "info")
+    meter, over_db = _meter(done), 20 * math.log10(over)
+    return Loudness(meter.integrated_lufs + over_db, meter.true_peak_dbtp + over_db)
 
 
 def measure_file(data: bytes, fmt: AudioFormat, *, ffmpeg: FFmpeg) -> Recipe[Loudness]:
