@@ -18,7 +18,7 @@ from torch import Tensor
 
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.sampling import draw, exponential, fold, keep_top_k, keep_top_p
-from synth.transformer import Linear, Transformer
+from synth.transformer import Attend, Linear, Transformer
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,9 @@ class Stepper:
         number of heads, agree, and k is a multiple of that number.
         """
         assert k % len(self._heads) == 0 and slots
-        if self._device.type == "cuda":
-            rows = list(range(self.slots))  # fixed shapes: the exec mask says who advances
-        else:
-            rows = list(slots)
         self.exec_mask.fill_(False)
         self.exec_mask[torch.tensor(slots, device=self._device)] = True
+        rows = self._rows(slots)
         tokens: list[Tensor] = []
         ended: list[Tensor] = []
         for step in range(k):
@@ -147,46 +144,75 @@ class Stepper:
                 self.live[slot] += 1
         # The one synchronization with the host.
         made, ends = torch.stack(tokens).cpu().numpy(), torch.stack(ended).cpu().numpy()
-        if len(rows) != len(slots):
+        if len(rows.slots) != len(slots):
             made, ends = made[:, list(slots)], ends[:, list(slots)]
         return Chunk(made, ends)
 
-    def _body(self, rows: list[int], turn: int) -> tuple[Tensor, Tensor]:
+    def _rows(self, slots: Sequence[int]) -> "_Rows":
+        # On CUDA all slots take part, for shapes that stay; on a CPU an idle row would cost.
+        taken = list(range(self.slots)) if self._device.type == "cuda" else list(slots)
+        every = taken == list(range(self.slots))
+        draws = [self._draws[slot] for slot in taken]
+        return _Rows(
+            slots=taken,
+            index=slice(None) if every else torch.tensor(taken, device=self._device),
+            filter_p=any(how.top_p < 1 for how in draws),
+            filter_k=any(how.top_k for how in draws),
+            all_greedy=all(how.temperature <= 0 for how in draws),
+            all_may_end=all(how.may_end for how in draws),
+        )
+
+    def _body(self, rows: "_Rows", turn: int) -> tuple[Tensor, Tensor]:
         """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,)."""
-        whole = len(rows) == self.slots
-        index = slice(None) if whole else torch.tensor(rows, device=self._device)
+        index = rows.index
         position = self.position[index]
         x = self._transformer.wtes[0][self.token[index]] + self._transformer.wpe[position]
-        if self._device.type == "cuda":
-            span = span_for(max(self.live) + 1, self.cache.context)
-            x = self._transformer(x, DecodeMasked(self.cache, position, span))
-        else:
-            x = self._transformer(
-                x, DecodeEach(self.cache, rows, [self.live[slot] for slot in rows])
-            )
-        logits = self._heads[turn](x).to(self._float)
-        row, end = self._sample(logits, index, [self._draws[slot] for slot in rows])
+        logits = self._heads[turn](self._transformer(x, self._attend(rows, position)))
+        row, end = self._sample(logits.to(self._float), rows)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
         self.position[index] = position + advance
         self.step[index] += advance
         return row, end
 
-    def _sample(
-        self, logits: Tensor, index: slice | Tensor, draws: Sequence[Draw]
-    ) -> tuple[Tensor, Tensor]:
+    def _attend(self, rows: "_Rows", position: Tensor) -> Attend:
+        if self._device.type == "cuda":
+            span = span_for(max(self.live) + 1, self.cache.context)
+            return DecodeMasked(self.cache, position, span)
+        return DecodeEach(self.cache, rows.slots, [self.live[slot] for slot in rows.slots])
+
+    def _sample(self, logits: Tensor, rows: "_Rows") -> tuple[Tensor, Tensor]:
         """logits (R, V) -> head rows (R,) and whether that ends the sequence (R,)."""
+        index = rows.index
         may_end = self.may_end[index]
-        if self._end_row is not None and not all(how.may_end for how in draws):
+        if self._end_row is not None and not rows.all_may_end:
             logits[:, self._end_row].masked_fill_(~may_end, -torch.inf)
         # Order matters: top_p sees the whole distribution, top_k what is left of it.
-        if any(how.top_p < 1 for how in draws):
+        if rows.filter_p:
             logits = keep_top_p(logits, self.top_p[index])
-        if any(how.top_k for how in draws):
+        if rows.filter_k:
             logits = keep_top_k(logits, self.top_k[index])
-        noise = exponential(fold(self.key[index], self.step[index]), logits.shape[-1], logits.dtype)
-        row, probabilities = draw(logits, self.temperature[index], noise)
+        probabilities: Tensor | None = None
+        if rows.all_greedy:
+            row = logits.argmax(-1)
+        else:
+            key = fold(self.key[index], self.step[index])
+            noise = exponential(key, logits.shape[-1], logits.dtype)
+            row, probabilities = draw(logits, self.temperature[index], noise)
         if self._end_row is None:
             return row, torch.zeros_like(may_end)
-        p_end = probabilities[:, self._end_row]
-        return row, may_end & ((row == self._end_row) | (p_end >= self.min_eos_p[index]))
+        ends = row == self._end_row
+        p_end = ends if probabilities is None else probabilities[:, self._end_row]
+        return row, may_end & (ends | (p_end >= self.min_eos_p[index]))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What holds for all steps of one run: which slots are rows, and what sampling must do."""
+
+    slots: list[int]
+    index: slice | Tensor
+    filter_p: bool
+    filter_k: bool
+    all_greedy: bool
+    all_may_end: bool
