@@ -4,6 +4,7 @@ The vocabularies, special ids and codebooks are Bark's own; only depth and width
 everything that reads names, numbers and files meets what a user's download holds.
 """
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 WIDTH = 16
@@ -193,3 +195,62 @@ def write_malicious(path: Path, command: str, *, zipped: bool = True) -> None:
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def hf_names(stage: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Suno's names of a stage as transformers' BarkModel has them."""
+    out = {}
+    for name, tensor in state.items():
+        for ours, theirs in (
+            ("transformer.wtes", "input_embeds_layers"),
+            ("transformer.wte", "input_embeds_layer"),
+            ("transformer.wpe", "position_embeds_layer"),
+            ("transformer.ln_f", "layernorm_final"),
+            ("transformer.h", "layers"),
+            (".ln_", ".layernorm_"),
+            ("attn.c_attn", "attn.att_proj"),
+            ("attn.c_proj", "attn.out_proj"),
+            ("mlp.c_fc", "mlp.in_proj"),
+            ("mlp.c_proj", "mlp.out_proj"),
+        ):
+            name = name.replace(ours, theirs)
+        out[f"{stage}.{name}"] = tensor
+    return out
+
+
+def hf_codec_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The codec's names as transformers' EncodecModel has them."""
+    out = {}
+    for name, tensor in state.items():
+        name = name.replace("coder.model.", "coder.layers.").replace("conv.conv", "conv")
+        name = name.replace("convtr.convtr", "conv").replace("._codebook.", ".codebook.")
+        out[name.replace("quantizer.vq.layers", "quantizer.layers")] = tensor
+    return out
+
+
+def codec_safetensors(scratch: Path) -> bytes:
+    """facebook/encodec_24khz's model.safetensors."""
+    save_file(hf_codec_names(codec_state()), scratch / "encodec.safetensors")
+    return (scratch / "encodec.safetensors").read_bytes()
+
+
+def hub_folder(folder: Path) -> Path:
+    """What suno/bark-small holds on the hub: one pickled file with all four parts."""
+    folder.mkdir(parents=True)
+    sections = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics"}
+    state = {f"codec_model.{name}": t for name, t in hf_codec_names(codec_state()).items()}
+    config: dict[str, Any] = {"model_type": "bark"}
+    for stage, section in sections.items():
+        state |= hf_names(section, suno_state(stage))
+        rows_in, rows_out = VOCABULARIES[stage]
+        config[f"{section}_config"] = {
+            "num_layers": LAYERS,
+            "num_heads": 2,
+            "hidden_size": WIDTH,
+            "input_vocab_size": rows_in,
+            "output_vocab_size": rows_out,
+        }
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(config))
+    write_vocab(folder / "vocab.txt")
+    return folder
