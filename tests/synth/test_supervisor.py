@@ -1,8 +1,12 @@
 """What happens to jobs when their worker dies, wedges or never comes up: real child processes."""
 
+import os
 import re
+import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from synth.client import Job, ProcessBackend, SynthClient
@@ -95,6 +99,25 @@ async def test_a_silent_worker_is_killed() -> None:
         error = await error_of(job)
         assert type(error) is JobTimeout and "stopped answering" in str(error)
         await until(queued, Done)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP here")
+async def test_a_child_that_reads_nothing_stops_neither_the_loop_nor_its_own_end() -> None:
+    """A request can be larger than what a pipe holds."""
+    clock = FakeClock()
+    patience = Patience(backoff_s=0.0, stall_s=60.0)
+    backend = backend_of()
+    async with SynthClient([backend], clock=clock, sleep=clock.sleep, patience=patience) as client:
+        await client.ready()
+        assert backend.pid
+        os.kill(backend.pid, signal.SIGSTOP)
+        large = replace(scripted.NOTHING, semantic=np.zeros(1_000_000, np.int64))
+        job = client.submit("chunk", user="a", voice=large)
+        queued = client.submit("chunk", user="b", voice=large)
+        await clock.asleep()
+        clock.advance(60)
+        assert type(await error_of(job)) is JobTimeout
+        assert isinstance(await until(queued, Done), Done)
 
 
 async def test_a_worker_that_speaks_is_left_alone() -> None:
