@@ -107,7 +107,8 @@ def voice_limits(settings: Settings) -> VoiceLimits:
 
 def _transcoder(settings: Settings) -> Transcoder:
     try:
-        return Transcoder(open_ffmpeg(settings.ffmpeg or None))
+        ffmpeg = open_ffmpeg(settings.ffmpeg or None)
+        return Transcoder(ffmpeg, target_lufs=settings.voice.loudness_lufs)
     except SynthError as error:
         raise StartError(str(error)) from error
 

@@ -16,6 +16,7 @@ from discord.oggparse import OggStream
 
 from bot.errors import SynthUnavailable, UserError
 from synth.audio import (
+    TARGET_LUFS,
     AudioFormat,
     Command,
     FFmpeg,
@@ -59,16 +60,23 @@ class EncodedClip:
 class Transcoder:
     """Runs FFmpeg for the bot: at most `concurrency` at a time, each at most `timeout_s` seconds.
 
+    Clips come out at `target_lufs`, or lower where their true peak would pass -1 dBTP.
     Raises what `open_ffmpeg` raises when there is no FFmpeg that can do the work.
     """
 
     def __init__(
-        self, ffmpeg: FFmpeg | None = None, *, concurrency: int = 2, timeout_s: float = 60
+        self,
+        ffmpeg: FFmpeg | None = None,
+        *,
+        concurrency: int = 2,
+        timeout_s: float = 60,
+        target_lufs: float = TARGET_LUFS,
     ) -> None:
         self.ffmpeg = ffmpeg or open_ffmpeg()
         self.running = 0
         self._slots = asyncio.Semaphore(concurrency)
         self._timeout_s = timeout_s
+        self._target_lufs = target_lufs
 
     async def encode_clip(
         self, samples: Samples, sample_rate: int, fmt: AudioFormat, *, limit_bytes: int
@@ -107,6 +115,7 @@ class Transcoder:
                 ffmpeg=self.ffmpeg,
                 bit_rate=bit_rate,
                 channels=2,
+                target_lufs=self._target_lufs,
             )
         )
         return packets_of(data)
@@ -170,6 +179,7 @@ class Transcoder:
             ffmpeg=self.ffmpeg,
             bit_rate=bit_rate,
             loudness=loudness,
+            target_lufs=self._target_lufs,
         )
         return await self._run(recipe)
 

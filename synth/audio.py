@@ -135,12 +135,12 @@ def normalise_gain(
     return gain_for(meter, len(samples) / sample_rate)
 
 
-def gain_for(loudness: Loudness, duration_s: float) -> float:
+def gain_for(loudness: Loudness, duration_s: float, *, target_lufs: float = TARGET_LUFS) -> float:
     """The factor for a clip that measures so; what `normalise_gain` explains."""
     if loudness.integrated_lufs <= SILENCE_LUFS or math.isinf(loudness.true_peak_dbtp):
         return 1.0
     boost_limit = MAX_BOOST_DB if duration_s >= SHORT_S else SHORT_MAX_BOOST_DB
-    wanted = min(TARGET_LUFS - loudness.integrated_lufs, boost_limit)
+    wanted = min(target_lufs - loudness.integrated_lufs, boost_limit)
     allowed = PEAK_CEILING_DBTP - PEAK_MARGIN_DB - loudness.true_peak_dbtp
     return 10 ** (min(wanted, allowed) / 20)
 
@@ -176,6 +176,7 @@ def encode(
     channels: int = 1,
     loudness: Loudness | None = None,
     gain: float | None = None,
+    target_lufs: float = TARGET_LUFS,
 ) -> Recipe[bytes]:
     """Encode a clip at the one loudness; returns the file's bytes.
 
@@ -188,7 +189,7 @@ def encode(
     if gain is None:
         if loudness is None:
             loudness = yield from measure(samples, sample_rate, ffmpeg=ffmpeg, channels=channels)
-        gain = gain_for(loudness, len(samples) / sample_rate)
+        gain = gain_for(loudness, len(samples) / sample_rate, target_lufs=target_lufs)
         peak_dbtp = loudness.true_peak_dbtp + 20 * math.log10(gain)
     pcm = pcm_bytes(samples)
     data = b""

@@ -98,6 +98,15 @@ async def test_each_format_is_posted_as_itself(transcoder: Transcoder, fmt: Audi
     assert (clip.suffix, clip.duration_s, clip.notes) == (f".{fmt}", 1.0, ())
 
 
+async def test_the_loudness_can_be_set(tmp_path: Path) -> None:
+    quieter = Transcoder(target_lufs=-24)
+    clip = await quieter.encode_clip(speech_like(1.0), RATE, AudioFormat.OGG, limit_bytes=PLENTY)
+    (tmp_path / "clip.ogg").write_bytes(clip.data)
+    assert meter(tmp_path / "clip.ogg")[0] == pytest.approx(-24, abs=1)
+    (tmp_path / "heard.ogg").write_bytes(ogg_of(await quieter.opus_packets(speech_like(1.0), RATE)))
+    assert meter(tmp_path / "heard.ogg")[0] == pytest.approx(-24, abs=1)
+
+
 async def test_a_big_clip_is_encoded_smaller_then_trimmed_and_says_so(
     transcoder: Transcoder, tmp_path: Path
 ) -> None:
