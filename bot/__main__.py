@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", type=Path, help="the settings (default: config.toml)")
     parser.add_argument("--port", type=int, default=0, help="demo: the page's port (default: any)")
+    parser.add_argument("--model", help="demo: a checkpoint (default: a random one: noise)")
+    parser.add_argument("--no-browser", action="store_true", help="demo: only print the address")
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(options.config)
@@ -45,7 +47,13 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
         case "demo":
             from bot.demo import demo
 
-            return demo(settings, port=options.port, tell=tell)
+            return demo(
+                settings,
+                port=options.port,
+                model=options.model,
+                browser=not options.no_browser,
+                tell=tell,
+            )
         case "doctor":
             from bot.doctor import doctor
 

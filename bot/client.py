@@ -81,9 +81,8 @@ class BarkClient(discord.Client):
             await self._tell_interrupted(row)
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
-        # Discord reports an outage in the same words; only `unavailable` tells the two apart.
-        if guild.unavailable:
-            return
+        # Of an outage discord.py makes on_guild_unavailable instead. `guild.unavailable` is not
+        # to be asked here: it stays true when a guild goes away for good during an outage.
         if self.services.sessions is not None:
             self.services.sessions.on_guild_remove(guild)
         await self.services.store.forget_guild(guild.id)

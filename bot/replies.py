@@ -28,6 +28,8 @@ _STAGES = {
     Stage.CODEC: "making the sound",
 }
 
+DEMO_TOPIC = "The real bot on a simulated Discord. Type / to begin."
+
 CANCELLED = "Cancelled."
 CANCELLING = "Cancelling it."
 ALREADY_CANCELLED = "That clip is cancelled already."
@@ -47,7 +49,7 @@ LEFT = "Left the voice channel."
 NOTHING_PLAYS = "Nothing is playing."
 NOT_YOUR_CLIP = "Only who asked for it, or a manager of this server, can do that."
 QUEUE_EMPTY = "Nothing is playing, and no clip is in the works."
-STARTING = "The speech engine is still starting; try again in a minute."
+NO_VOICES = "This model has no voices of its own; /bark speaks with a random one."
 MANAGERS_ONLY = "Only a manager of this server (Manage Server permission) can do that."
 NO_CLIP = "The text gave no sound; try other words or another voice."
 INTERRUPTED = "The bot was restarted before this clip was finished; ask for it again with /bark."
@@ -210,11 +212,27 @@ def preferences(mine: str | None, ours: str | None) -> str:
 # About the bot
 
 
-def demo_welcome(notice: str) -> str:
-    return (
-        "This is the bot in a page of its own: type /bark and a text, press Cancel, play the clip. "
-        f"**{notice}** There are no voice channels here, so every clip is a file."
-    )
+def demo_welcome(notice: str, *, speaks: bool) -> str:
+    """The first message on the demo's page. speaks: whether its model makes speech."""
+    lines = [
+        "**Welcome!** This is the bot itself, at work on your own machine; only Discord is "
+        "simulated, and nothing leaves this computer."
+    ]
+    if not speaks:
+        lines.append(
+            f"🔈 **{notice}** It is slowed down, so that there is something to watch. For real "
+            "speech, end the demo and run `python -m synth fetch suno/bark-small`, "
+            "then `python -m bot demo --model suno/bark-small`."
+        )
+    elif notice:
+        lines.append(notice)
+    lines += [
+        "• `/bark` speaks a text: watch its status, press Cancel, or play the clip.",
+        "• `/voices` lets you hear each voice, and `/voice set` chooses yours.",
+        "• `/queue` shows what is in the works, `/help` the rest.",
+        "-# There are no voice channels here, so every clip comes as a file.",
+    ]
+    return "\n".join(lines)
 
 
 def invite(url: str) -> str:

@@ -5,6 +5,7 @@ from discord import app_commands
 from bot import replies
 from bot.access import Interaction, require_manager
 from bot.commands.bark import complete_preset
+from bot.errors import UserError
 from bot.preferences import known_voice
 from bot.services import services_of
 from bot.store import Preference
@@ -17,6 +18,8 @@ voice = app_commands.Group(name="voice", description="The voice you are spoken w
 @app_commands.describe(language="The language to begin with")
 async def voices(interaction: Interaction, language: str | None = None) -> None:
     catalogue = services_of(interaction).catalogue
+    if not catalogue.voices:
+        raise UserError(replies.NO_VOICES)
     code = catalogue.language_of(language or str(interaction.locale).partition("-")[0])
     content, view = show_page(catalogue, code, 0)
     await interaction.response.send_message(content, view=view, ephemeral=True)

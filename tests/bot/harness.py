@@ -138,6 +138,21 @@ class Clock:
         return self.now
 
 
+class _Heard(list[Any]):
+    """What simcord writes down of events and requests, with somebody told of each line.
+
+    Gateway events alone would miss what only one person sees.
+    """
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        self._changed.set()
+
+
 class World:
     """One server with a text channel, two members and the bot in it."""
 
@@ -155,7 +170,7 @@ class World:
         staff = self.guild.create_role("staff", permissions=discord.Permissions(manage_guild=True))
         self.manager = self.guild.add_member(env.create_user("mia"), roles=[staff])
         self._changed = asyncio.Event()
-        env.backend.subscribers.append(lambda *_: self._changed.set())
+        env.backend.transcript = _Heard(self._changed)
 
     async def bark(self, text: str = "Hello there", actor: Any = None, **options: Any) -> Any:
         return await (actor or self.ada).slash(self.channel, "bark", text=text, **options)
@@ -175,13 +190,30 @@ class World:
         return result.response
 
 
+async def press(world: World, actor: Any, result: Any, custom_id: str) -> Any:
+    """Press a button that the newest state of the message has not any more."""
+    stored = world.env.backend.get_message(result.response.channel_id, result.response.id)
+    kept = stored.components
+    stored.components = [
+        {
+            "type": 1,
+            "components": [{"type": 2, "style": 2, "label": "Cancel", "custom_id": custom_id}],
+        }
+    ]
+    try:
+        return await actor.click(result.response.message, custom_id=custom_id)
+    finally:
+        stored.components = kept
+
+
 @asynccontextmanager
 async def open_world(
     folder: Path,
     *,
     settings: Settings | None = None,
-    worker: ScriptedBackend | None = None,
+    worker: Any = None,
     clock: Clock | None = None,
+    voice: bool = False,
     allowed_errors: Sequence[type[BaseException]] = (BotError, SynthError),
     **limits: Any,
 ) -> AsyncGenerator[World]:
@@ -201,7 +233,7 @@ async def open_world(
         return await environment[0].external_wait(awaitable, reason="the synthesis worker")
 
     async with open_bot(
-        settings, backends=[worker], clock=clock, waiting=waiting, voice=False
+        settings, backends=[worker], clock=clock, waiting=waiting, voice=voice
     ) as client:
         async with simcord.run(client, check_errors=False) as env:
             environment.append(env)

@@ -12,7 +12,7 @@ from bot.answer import Answer
 from bot.config import DiscordSection, Settings
 from bot.store import Outcome, Preference
 from synth.protocol import Reason, Stage
-from tests.bot.harness import ScriptedBackend, World, open_world, ready
+from tests.bot.harness import ScriptedBackend, open_world, press, ready
 
 
 def content(result: Any) -> str:
@@ -130,22 +130,6 @@ async def test_cancelling_twice_is_answered_plainly(tmp_path: Path) -> None:
         await world.until(lambda: content(result) == replies.CANCELLED)
         again = await press(world, world.ada, result, custom_id)
         assert content(again) == replies.ALREADY_CANCELLED
-
-
-async def press(world: World, actor: Any, result: Any, custom_id: str) -> Any:
-    """Press a button that the newest state of the message has not any more."""
-    stored = world.env.backend.get_message(result.response.channel_id, result.response.id)
-    kept = stored.components
-    stored.components = [
-        {
-            "type": 1,
-            "components": [{"type": 2, "style": 2, "label": "Cancel", "custom_id": custom_id}],
-        }
-    ]
-    try:
-        return await actor.click(result.response.message, custom_id=custom_id)
-    finally:
-        stored.components = kept
 
 
 async def test_only_the_requester_or_a_manager_may_cancel(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""Before login: what is missing is said in one sentence, with the remedy and status 78."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bot.access import CORE_PERMISSIONS
+from bot.app import open_bot
+from bot.client import BarkClient
+from bot.config import Settings, SynthSection
+from bot.doctor import application_id_of, checks
+from bot.errors import StartError
+from synth.protocol import RANDOM_MODEL
+from tests.bot.harness import ScriptedBackend, ready
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "MTIzNDU2Nzg5.a.b"
+
+
+def python_m_bot(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DISCORD_")}
+    return subprocess.run(
+        [sys.executable, "-m", "bot", *arguments],
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def test_a_bad_setting_ends_with_78_and_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[limits]\ncooldwn_s = 1\n")
+    result = python_m_bot(tmp_path, "run", DISCORD_TOKEN=TOKEN)
+    assert result.returncode == 78
+    assert result.stderr.strip().splitlines() == [
+        "config.toml has an unknown setting 'limits.cooldwn_s'; did you mean 'limits.cooldown_s'?"
+    ]
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_token_ends_with_78(tmp_path: Path) -> None:
+    result = python_m_bot(tmp_path)
+    assert result.returncode == 78
+    assert "DISCORD_TOKEN" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_no_model_ends_with_78_and_names_the_command(tmp_path: Path) -> None:
+    result = python_m_bot(tmp_path, DISCORD_TOKEN=TOKEN, HF_HOME=str(tmp_path / "empty"))
+    assert result.returncode == 78
+    assert "python -m synth fetch suno/bark" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+async def test_no_ffmpeg_is_told_before_anything_starts(tmp_path: Path) -> None:
+    settings = Settings.model_construct(ffmpeg="/no/such/ffmpeg", data_folder=tmp_path / "data")
+    with pytest.raises(StartError, match="FFmpeg|ffmpeg"):
+        async with open_bot(settings, backends=[ScriptedBackend(ready())]):
+            pass
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_doctor_checks_everything_and_names_remedies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real model of the demo is loaded, in a process of its own."""
+    monkeypatch.setenv("DISCORD_TOKEN", TOKEN)
+    settings = Settings.model_construct(
+        data_folder=tmp_path, synth=SynthSection(model=RANDOM_MODEL, threads=1, device="cpu")
+    )
+    report = {check.name: check async for check in checks(settings)}
+    assert all(check.ok for check in report.values()), report
+    assert "random loads on cpu" in report["model"].text
+    assert "client_id=123456789" in report["invite"].text
+    assert str(CORE_PERMISSIONS.value) in report["permissions"].text
+
+    monkeypatch.delenv("DISCORD_TOKEN")
+    monkeypatch.setitem(sys.modules, "davey", None)
+    (tmp_path / "file").write_text("")
+    bad = Settings.model_construct(
+        ffmpeg="/no/such/ffmpeg",
+        data_folder=tmp_path / "file",
+        synth=SynthSection(model=str(tmp_path / "nowhere")),
+    )
+    report = {check.name: check async for check in checks(bad)}
+    failed = {name for name, check in report.items() if not check.ok}
+    assert failed == {"token", "voice libraries", "FFmpeg", "database", "model", "invite"}
+    assert "discord.py[voice]" in report["voice libraries"].text
+    assert "data_folder" in report["database"].text
+
+
+def test_the_permissions_are_the_documented_ones() -> None:
+    assert CORE_PERMISSIONS.value == 274881170432
+
+
+@pytest.mark.parametrize(("token", "expected"), [(TOKEN, 123456789), ("", None), ("!!.a", None)])
+def test_the_application_is_read_from_the_token(token: str, expected: int | None) -> None:
+    assert application_id_of(token) == expected
+
+
+async def test_the_bot_closes_in_order_when_the_start_fails_late(tmp_path: Path) -> None:
+    settings = Settings.model_construct(data_folder=tmp_path)
+    opened: list[BarkClient] = []
+    with pytest.raises(RuntimeError, match="late"):
+        async with open_bot(settings, backends=[ScriptedBackend(ready())]) as client:
+            opened.append(client)
+            raise RuntimeError("late")
+    assert opened[0].is_closed()
+    assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
