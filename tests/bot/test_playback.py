@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aiohttp
 import discord
@@ -27,7 +28,7 @@ from bot.playback import (
 from bot.transcode import Transcoder
 from tests.discord_server import DiscordServer, recording
 from tests.discord_server.server import TOKEN
-from tests.discord_server.world import Channel, User
+from tests.discord_server.world import VOICE, Channel, User
 from tests.synth.sounds import RATE, speech_like
 
 LIMITS = VoiceLimits(join_s=5, encryption_s=2, disconnect_s=1, alone_s=None, idle_s=None, queue=3)
@@ -210,9 +211,7 @@ async def test_moved_where_it_may_not_speak_the_clip_says_so(
     bot: Bot, server: DiscordServer, packets: list[bytes]
 ) -> None:
     mute = discord.Permissions(speak=True).value
-    quiet = await server.add_voice_channel(
-        "Quiet", overwrites={server.world.guild_id: (0, 0, mute)}
-    )
+    quiet = await added_channel(server, "Quiet", overwrites={server.world.guild_id: (0, 0, mute)})
     session = await joined(bot, server)
     ticket = session.enqueue(clip(packets))
     await ticket.started
@@ -453,8 +452,8 @@ async def test_a_missing_permission_is_named_before_anything_is_tried(
     bot: Bot, server: DiscordServer, permission: str
 ) -> None:
     denied = discord.Permissions(**{permission: True}).value
-    channel = await server.add_voice_channel(
-        "Closed", overwrites={server.world.guild_id: (0, 0, denied)}
+    channel = await added_channel(
+        server, "Closed", overwrites={server.world.guild_id: (0, 0, denied)}
     )
     await until(lambda: bot.get_channel(channel.id) is not None)
     with pytest.raises(VoiceProblem) as caught:
@@ -465,7 +464,7 @@ async def test_a_missing_permission_is_named_before_anything_is_tried(
 
 
 async def test_a_full_channel_and_a_timeout_are_named(bot: Bot, server: DiscordServer) -> None:
-    full = await server.add_voice_channel("Full", user_limit=1)
+    full = await added_channel(server, "Full", user_limit=1)
     await server.join_voice(server.world.alice, full)
     await until(lambda: bool(bot.get_channel(full.id) and seen(bot, full).voice_states))
     with pytest.raises(VoiceProblem, match="is full"):
@@ -484,8 +483,8 @@ async def test_a_member_cannot_send_the_bot_where_they_may_not_go(
 ) -> None:
     locked = discord.Permissions(connect=True).value
     alice, me = server.world.alice, server.world.bot
-    channel = await server.add_voice_channel(
-        "Locked", overwrites={alice.id: (1, 0, locked), me.id: (1, locked, 0)}
+    channel = await added_channel(
+        server, "Locked", overwrites={alice.id: (1, 0, locked), me.id: (1, locked, 0)}
     )
     await server.join_voice(alice, server.world.lounge)
     await until(lambda: bot.get_channel(channel.id) is not None)
@@ -522,6 +521,33 @@ async def test_on_a_stage_it_is_heard_and_in_the_audience_it_says_so(
     await until(lambda: guild.me.voice.suppress)  # pyright: ignore
     with pytest.raises(VoiceProblem, match="in the audience"):
         session.enqueue(clip(packets))
+
+
+async def test_in_a_stages_audience_it_asks_to_speak_and_waits_there(
+    bot: Bot, server: DiscordServer, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_it_is = server.world.voice_state
+
+    def suppressed(state: Any, **options: Any) -> dict[str, Any]:
+        return as_it_is(state, **options) | {"suppress": state.user is server.world.bot}
+
+    monkeypatch.setattr(server.world, "voice_state", suppressed)
+    stage = seen(bot, server.world.stage)
+    with pytest.raises(VoiceProblem, match="in the audience"):
+        await bot.voices.join(stage)
+    assert [r for r in server.journal.records if "voice-states/@me" in str(r.data)]
+    monkeypatch.undo()
+    await change_own_voice_state(server)  # a moderator lets it speak
+    guild = server_guild(bot, server)
+    await until(lambda: guild.me.voice is not None and not guild.me.voice.suppress)
+    session = await bot.voices.join(stage)
+    assert (await session.enqueue(clip(packets[:5]))).outcome is Outcome.FINISHED
+
+
+async def added_channel(server: DiscordServer, name: str, **options: Any) -> Channel:
+    channel = Channel(name, VOICE, **options)
+    await server.add_channel(channel)
+    return channel
 
 
 def server_guild(bot: Bot, server: DiscordServer) -> discord.Guild:
