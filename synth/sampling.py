@@ -109,3 +109,15 @@ def draw(logits: Tensor, temperature: Tensor, noise: Tensor) -> tuple[Tensor, Te
     token = torch.where(greedy, best, (probabilities / noise).argmax(-1))
     one_hot = torch.zeros_like(probabilities).scatter_(-1, best[:, None], 1)
     return token, torch.where(greedy[:, None], one_hot, probabilities)
+
+
+def is_end(token: Tensor, probabilities: Tensor | None, end: int, min_eos_p: Tensor) -> Tensor:
+    """Whether a clip ends here: the end was sampled or is likely enough. All (R,) but `end`.
+
+    The probability is the one sampled from, after filters and temperature, so the same logits and
+    the same min_eos_p mean a later end at a lower temperature. None stands for greedy rows, where
+    it is 1 or 0.
+    """
+    sampled = token == end
+    p_end = sampled.to(min_eos_p) if probabilities is None else probabilities[:, end]
+    return sampled | (p_end >= min_eos_p)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
-from synth.sampling import draw, exponential, fold, keep_top_k, keep_top_p
+from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
 from synth.transformer import Attend, Linear, Transformer
 
 
@@ -201,9 +201,8 @@ class Stepper:
             row, probabilities = draw(logits, self.temperature[index], noise)
         if self._end_row is None:
             return row, torch.zeros_like(may_end)
-        ends = row == self._end_row
-        p_end = ends if probabilities is None else probabilities[:, self._end_row]
-        return row, may_end & (ends | (p_end >= self.min_eos_p[index]))
+        ended = is_end(row, probabilities, self._end_row, self.min_eos_p[index])
+        return row, may_end & ended
 
 
 @dataclass(frozen=True)
