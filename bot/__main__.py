@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(options.config)
+        if options.command == "demo" and settings.log_level == "info":
+            # The page's address is not to drown.
+            settings = settings.model_copy(update={"log_level": "warning"})
         logging.basicConfig(
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",

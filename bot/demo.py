@@ -1,79 +1,167 @@
 """python -m bot demo: the same bot on a simulated Discord, in a page of the local browser.
 
-Knows simcord. Everything behind it (commands, database, synthesis process) is what `run` has; the
-model is a random one that makes noise, there are no voice channels, and no token is needed.
+Everything behind the page (commands, database, synthesis process) is what `run` has; there is no
+token and there are no voice channels. Without a model of one's own a random one makes noise.
 """
 
 import asyncio
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
 import tempfile
 import webbrowser
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import discord
-
-from bot import replies
 from bot.app import open_bot
-from bot.client import BarkClient
 from bot.config import Settings
+from bot.demo_pace import PacedBackend
+from bot.doctor import worker_settings
 from bot.errors import StartError
+from synth.client import Backend, ProcessBackend
 from synth.protocol import RANDOM_MODEL
 
 if TYPE_CHECKING:
-    from simcord.env import Env
+    from simcord import Env
+
+RANDOM_JOB_S = 6.0  # three edits of the status: it moves, and Cancel can be reached
 
 
 async def demo(
-    settings: Settings, *, port: int = 0, tell: Callable[[str], None], browser: bool = True
+    settings: Settings,
+    *,
+    port: int = 0,
+    model: str | None = None,
+    browser: bool = True,
+    tell: Callable[[str], None],
 ) -> int:
-    """Serve the page until it is ended there or by Ctrl-C. `tell` gets its address.
+    """Serve the page until it is ended there, by Ctrl-C or by SIGTERM.
 
-    Raises StartError when the demo's packages are not installed.
+    port: 0 for any. model: a checkpoint to speak with, instead of the random one that makes noise.
+    browser: open the page where there is a screen. tell: gets what the terminal is to show.
+    The database is a temporary one. Raises StartError.
     """
-    try:
-        import simcord
-        from simcord import preview as _  # noqa: F401
-    except ImportError as error:
-        raise StartError(
-            f"The demo needs packages that are not here ({error.name}): pip install '.[demo]'"
-        ) from error
+    _require_packages()
+    _require_port(port)
+    with tempfile.TemporaryDirectory(prefix="bark-demo-", ignore_cleanup_errors=True) as folder:
+        tell("Starting; the database is in a temporary folder and goes with the demo.")
+        settings = demo_settings(settings, Path(folder), model or RANDOM_MODEL)
+        await serve(settings, demo_backend(settings), port=port, browser=browser, tell=tell)
+    tell("The demo has ended.")
+    return 0
+
+
+def demo_settings(settings: Settings, folder: Path, model: str) -> Settings:
+    """The settings with another model, a database in `folder`, and no pause between clips."""
+    synth: dict[str, Any] = {"model": model}
+    if model == RANDOM_MODEL:
+        # One slot, so that a queue can be seen; so small that threads only wait for each other.
+        synth |= {"slots": 1, "threads": 1}
+    return settings.model_copy(
+        update={
+            "data_folder": folder,
+            "synth": settings.synth.model_copy(update=synth),
+            "limits": settings.limits.model_copy(update={"cooldown_s": 0.0}),
+        }
+    )
+
+
+def demo_backend(settings: Settings) -> Backend:
+    backend = ProcessBackend(worker_settings(settings))
+    if settings.synth.model == RANDOM_MODEL:
+        return PacedBackend(backend, RANDOM_JOB_S)
+    return backend
+
+
+async def serve(
+    settings: Settings,
+    backend: Backend,
+    *,
+    port: int = 0,
+    browser: bool = False,
+    tell: Callable[[str], None],
+) -> None:
+    """The bot, the simulation around it, and the page; until the page is closed."""
+    import simcord
+
+    from bot.demo_page import LivePage, furnish
+
     environment: list[Env] = []
 
     async def waiting(awaitable: Coroutine[Any, Any, Any]) -> Any:
         # simcord stands still until the bot has nothing to do; a job is not to hold it up.
         return await environment[0].external_wait(awaitable, reason="a job of the speech engine")
 
-    with tempfile.TemporaryDirectory(prefix="bark-demo-") as folder:
-        async with open_bot(
-            demo_settings(settings, Path(folder)), waiting=waiting, voice=False
-        ) as client:
-            async with simcord.run(client, check_errors=False) as env:
-                environment.append(env)
-                await _serve(env, client, port, tell, browser)
-    return 0
+    async with open_bot(settings, backends=[backend], waiting=waiting, voice=False) as client:
+        async with simcord.run(client, check_errors=False) as env:
+            environment.append(env)
+            speaks = settings.synth.model != RANDOM_MODEL
+            channel, person = await furnish(env, client, speaks=speaks)
+            try:
+                async with LivePage(env, channel, person, port) as page:
+                    tell(f"The demo is at {page.url}")
+                    tell("Open that address in a browser on this machine; Ctrl-C ends the demo.")
+                    if browser and _has_screen():
+                        await asyncio.to_thread(webbrowser.open, page.url)
+                    with _closed_by_sigterm(page.close):
+                        await page.wait_closed()
+            except simcord.SetupError as error:
+                if isinstance(error.__cause__, OSError):  # somebody took it since we looked
+                    raise StartError(_port_sentence(port, error.__cause__)) from error
+                raise
 
 
-def demo_settings(settings: Settings, folder: Path) -> Settings:
-    """The settings with the random model and a database that is thrown away."""
-    synth = settings.synth.model_copy(update={"model": RANDOM_MODEL})
-    return settings.model_copy(update={"data_folder": folder, "synth": synth})
+def _require_packages() -> None:
+    logger = logging.getLogger("discord.state")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # simcord tries a client without intents, which is warned of
+    try:
+        importlib.import_module("bot.demo_page")
+    except ImportError as error:
+        raise StartError(
+            f"The demo needs packages that are not here ({error.name}): pip install '.[demo]'"
+        ) from error
+    finally:
+        logger.setLevel(level)
 
 
-async def _serve(
-    env: "Env", client: BarkClient, port: int, tell: Callable[[str], None], browser: bool
-) -> None:
-    guild = env.create_guild("Bark")
-    channel = guild.create_text_channel("try-it-here")
-    viewer = guild.add_member(env.create_user("you"))
-    await env.settle()
-    room = client.get_channel(channel.id)
-    assert isinstance(room, discord.TextChannel)
-    await room.send(replies.demo_welcome(client.services.ready.notice))
-    async with env.preview(
-        channel, viewers=[viewer], layout="channel", port=port or None
-    ) as preview:
-        tell(f"The demo is at {preview.url}")
-        if browser:
-            await asyncio.to_thread(webbrowser.open, preview.url)
-        await preview.wait_closed()
+def _require_port(port: int) -> None:
+    """Looked at before the model is loaded, so that nobody waits for the news."""
+    if not port:
+        return
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except (OSError, OverflowError) as error:
+        raise StartError(_port_sentence(port, error)) from error
+
+
+def _port_sentence(port: int, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or "it is not between 0 and 65535"
+    return f"Port {port} cannot be used ({why}); choose another with --port, or leave it out."
+
+
+def _has_screen() -> bool:
+    """Elsewhere `webbrowser` may open one in the terminal, on top of what is told there."""
+    return sys.platform in ("win32", "darwin") or any(
+        name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+
+
+@contextmanager
+def _closed_by_sigterm(close: Callable[[], Coroutine[Any, Any, None]]) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+    closing: list[asyncio.Task[None]] = []
+    try:
+        loop.add_signal_handler(signal.SIGTERM, lambda: closing.append(loop.create_task(close())))
+    except (NotImplementedError, RuntimeError):  # Windows, or not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

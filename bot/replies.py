@@ -221,8 +221,8 @@ def demo_welcome(notice: str, *, speaks: bool) -> str:
     if not speaks:
         lines.append(
             f"🔈 **{notice}** It is slowed down, so that there is something to watch. For real "
-            "speech, end the demo and run `python -m synth fetch suno/bark-small`, "
-            "then `python -m bot demo --model suno/bark-small`."
+            "speech, end the demo and run\n```\npython -m synth fetch suno/bark-small\n"
+            "python -m bot demo --model suno/bark-small\n```"
         )
     elif notice:
         lines.append(notice)

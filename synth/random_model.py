@@ -4,6 +4,7 @@ For the demo and for tests, where no checkpoint is at hand. The same config and 
 weights on any machine. Knows nothing of how a model is used.
 """
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 
 from synth.codec import Codec, build_decoder, codec_shapes
-from synth.protocol import RANDOM_MODEL
+from synth.protocol import RANDOM_MODEL, HistoryPrompt
 from synth.transformer import tensor_shapes
 from synth.vocab import (
+    BARK,
     CoarseNumbers,
     CodecNumbers,
     FineNumbers,
@@ -24,6 +26,7 @@ from synth.vocab import (
     TextNumbers,
     TransformerShape,
 )
+from synth.voices import VoiceBook
 
 NOTICE = "This is a random model: it makes noise, not speech."
 
@@ -33,6 +36,8 @@ VOCABULARY = Path(__file__).parent / "data" / "random_vocab.txt"
 # Steepness of the logits: enough that a rounding error does not change which is largest.
 _SHARPNESS = 4.0
 _LEVEL = 0.08  # rms of the waveform
+
+_VOICE_S = 1.0
 
 
 def _random_config() -> ModelConfig:
@@ -97,6 +102,32 @@ def random_checkpoint(config: ModelConfig = RANDOM, seed: int = 0) -> RandomChec
     codes_end = config.semantic.vocab + config.coarse.codebooks * config.codec.codebook_size
     stages["coarse"]["lm_head.weight"][codes_end:] = 0
     return RandomCheckpoint(config, VOCABULARY, stages)
+
+
+class RandomVoices(VoiceBook):
+    """The names of Bark's voices, so that there is something to choose; each is a noise of its own.
+
+    What a voice holds depends on its name alone.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(BARK)
+        self._config = config
+
+    def get(self, name: str) -> HistoryPrompt:
+        config = self._config
+        rng = np.random.default_rng(zlib.crc32(self.resolve(name).encode()))
+        tokens, frames = (
+            round(_VOICE_S * config.semantic.rate_hz),
+            round(_VOICE_S * config.codec.frame_rate),
+        )
+        fine = rng.integers(config.codec.codebook_size, size=(config.fine.codebooks, frames))
+        return HistoryPrompt(
+            semantic=rng.integers(config.semantic.vocab, size=tokens),
+            coarse_codes=fine[: config.coarse.codebooks],
+            fine_codes=fine,
+            family=config.family,
+        )
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Tensor:

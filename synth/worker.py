@@ -54,6 +54,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
     from synth.model import build_model
     from synth.pipeline import Pipeline as BarkPipeline
     from synth.random_model import NOTICE as RANDOM_NOTICE
+    from synth.random_model import RandomVoices
     from synth.voices import VoiceBook
 
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
@@ -63,7 +64,8 @@ def load_engine(settings: WorkerSettings) -> Engine:
     config = model.config
     slots = settings.slots or _slots_for(model)
     pipeline = BarkPipeline(model, slots=slots)
-    voices = VoiceBook(config)
+    is_random = config.name == RANDOM_MODEL
+    voices = RandomVoices(config) if is_random else VoiceBook(config)
     # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
     short = Sampling(max_seconds=0.2, early_stop=False)
     pipeline.run(Submit(job_id="warm-up", text="Hello", sampling=short), None)
@@ -78,7 +80,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
         ),
         device=str(model.device),
         precision=str(model.dtype).removeprefix("torch."),
-        notice=RANDOM_NOTICE if config.name == RANDOM_MODEL else "",
+        notice=RANDOM_NOTICE if is_random else "",
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
 

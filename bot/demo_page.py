@@ -1,0 +1,73 @@
+"""The demo's simulated Discord: a server with the bot in it, and the page that shows it.
+
+The only module that imports simcord, which comes with the `demo` extra.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import discord
+from simcord import ChannelHandle, Env, MemberActor
+from simcord.preview import Preview
+
+from bot import replies
+from bot.client import BarkClient
+
+_CHANNEL = "try-it-here"
+_SIZE = 960, 720  # of simcord's screenshots; what a browser shows follows its window
+
+
+class LivePage(Preview):
+    """A page of one channel that keeps up with the bot.
+
+    simcord publishes what a user's action brings about at once, and what the bot does later only
+    when Refresh is pressed. Here each look of the page publishes what has happened since the last
+    one. Not sooner: a button that is pressed on anything but the newest publication is refused.
+    """
+
+    def __init__(self, env: Env, channel: ChannelHandle, viewer: MemberActor, port: int) -> None:
+        super().__init__(
+            env,
+            channel,
+            (viewer,),
+            layout="channel",
+            display="responsive",
+            width=_SIZE[0],
+            height=_SIZE[1],
+            locale="en-US",
+            timezone="UTC",
+            presentation_time=None,
+            assets=None,
+            port=port,
+        )
+        self._shown: dict[str, int] = {}  # how many of the bot's requests each page shows
+
+    def _page_payload(self, page: Any) -> dict[str, Any]:
+        requests = len(self.env.http_requests)  # whatever the bot does is a request
+        if self._active_action is None and self._shown.get(page.id) != requests:
+            self._shown[page.id] = requests
+            self._publish(page, reason="refresh")
+        return super()._page_payload(page)
+
+
+async def furnish(
+    env: Env, client: BarkClient, *, speaks: bool
+) -> tuple[ChannelHandle, MemberActor]:
+    """A server with a channel, a person and the bot, which says hello; the first two of these.
+
+    speaks: whether the model makes speech.
+    """
+    # The simulation's clock stands at one moment; let it be this one, as the wall shows it.
+    now = datetime.now().astimezone()
+    wall = now.replace(tzinfo=UTC)
+    await env.advance_time(max(0.0, (wall - env.now()).total_seconds()))
+    assert client.user is not None
+    await client.user.edit(username="Bark")
+    guild = env.create_guild("Bark")
+    channel = guild.create_text_channel(_CHANNEL, topic=replies.DEMO_TOPIC)
+    person = guild.add_member(env.create_user("you"))
+    await env.settle()
+    room = client.get_channel(channel.id)
+    assert isinstance(room, discord.TextChannel)
+    await room.send(replies.demo_welcome(client.services.ready.notice, speaks=speaks))
+    return channel, person
