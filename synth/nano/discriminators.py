@@ -38,6 +38,7 @@ class _Spectrogram(nn.Module):
     def __init__(self, n_fft: int) -> None:
         super().__init__()
         self.n_fft = n_fft
+        self.window: Tensor
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         widths = (2, 12, 16, 24, 32)
         self.layers = nn.ModuleList(

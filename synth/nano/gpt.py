@@ -6,6 +6,8 @@ the vocabulary it is about.
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -60,29 +62,52 @@ class _Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class _Trunk(nn.Module):
+    """Embeddings, blocks and the last norm, under the names the checkpoints use."""
+
+    def __init__(self, shape: TransformerShape, times: Tensor, *, tables: int = 0) -> None:
+        super().__init__()
+        causal = tables == 0
+
+        def table() -> nn.Embedding:
+            return nn.Embedding(shape.input_vocab, shape.width)
+
+        if causal:
+            self.wte = table()
+        else:
+            self.wtes = nn.ModuleList(table() for _ in range(tables))
+        self.wpe = nn.Embedding(shape.context, shape.width)
+        self.h = nn.ModuleList(_Block(shape, causal) for _ in range(shape.n_layer))
+        self.ln_f = nn.LayerNorm(shape.width, bias=not causal)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                last = name.endswith("c_proj.weight")
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * shape.n_layer) if last else 0.04)
+        self.wpe.weight.data.copy_(_sinusoids(times, shape.width))
+
+    def blocks(self) -> Iterator[_Block]:
+        yield from cast(Iterable[_Block], self.h)
+
+    def tables(self) -> list[nn.Embedding]:
+        return list(cast(Iterable[nn.Embedding], self.wtes))
+
+
 class CausalModel(nn.Module):
     """Semantic or coarse stage: token ids -> hidden states behind the final norm."""
 
     def __init__(self, shape: TransformerShape, times: Tensor) -> None:
         super().__init__()
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(shape.input_vocab, shape.width),
-                "wpe": nn.Embedding(shape.context, shape.width),
-                "h": nn.ModuleList(_Block(shape, causal=True) for _ in range(shape.n_layer)),
-                "ln_f": nn.LayerNorm(shape.width, bias=False),
-            }
-        )
+        self.transformer = _Trunk(shape, times)
         self.lm_head = nn.Linear(shape.width, shape.output_vocab, bias=False)
-        _initialise(self, shape.n_layer)
-        self.transformer["wpe"].weight.data.copy_(_sinusoids(times, shape.width))
+        nn.init.normal_(self.lm_head.weight, std=0.04)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) ids -> (B, T, D)."""
-        x = self.transformer["wte"](ids) + self.transformer["wpe"].weight[: ids.shape[1]]
-        for block in self.transformer["h"]:  # type: ignore[attr-defined]
+        trunk = self.transformer
+        x = trunk.wte(ids) + trunk.wpe.weight[: ids.shape[1]]
+        for block in trunk.blocks():
             x = block(x)
-        return self.transformer["ln_f"](x)
+        return trunk.ln_f(x)
 
     def prompted(
         self, ids: Tensor, n: int, watch: int | None = None
@@ -92,19 +117,20 @@ class CausalModel(nn.Module):
         `n`, the width of a block, may be less than the config's: what follows keeps its positions.
         With `watch`, also that layer's first head's scores from the rest to the text, (B, rest, n).
         """
-        x = self.transformer["wte"](ids)
+        trunk = self.transformer
+        x = trunk.wte(ids)
         x = torch.cat([x[:, :n] + x[:, n : 2 * n], x[:, 2 * n :]], 1)
-        places = self.transformer["wpe"].weight
+        places = trunk.wpe.weight
         rest = x.shape[1] - n
         x = x + torch.cat([places[:n], places[TEXT.block : TEXT.block + rest]])
         scores = None
-        for i, layer in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
+        for i, block in enumerate(trunk.blocks()):
             if i == watch:
-                q, k, _ = layer.attn.split(layer.ln_1(x))
+                q, k, _ = block.attn.split(block.ln_1(x))
                 q, k = q[:, 0, n:].float(), k[:, 0, :n].float()
                 scores = q @ k.mT / math.sqrt(q.shape[-1])
-            x = layer(x)
-        return self.transformer["ln_f"](x[:, n:]), scores
+            x = block(x)
+        return trunk.ln_f(x[:, n:]), scores
 
 
 class FineModel(nn.Module):
@@ -112,34 +138,21 @@ class FineModel(nn.Module):
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.transformer = nn.ModuleDict(
-            {
-                "wtes": nn.ModuleList(
-                    nn.Embedding(shape.input_vocab, shape.width) for _ in range(FINE.codebooks)
-                ),
-                "wpe": nn.Embedding(shape.context, shape.width),
-                "h": nn.ModuleList(_Block(shape, causal=False) for _ in range(shape.n_layer)),
-                "ln_f": nn.LayerNorm(shape.width),
-            }
-        )
+        self.transformer = _Trunk(shape, torch.arange(shape.context), tables=FINE.codebooks)
         self.lm_heads = nn.ModuleList(
             nn.Linear(shape.width, shape.output_vocab, bias=False)
             for _ in range(FINE.codebooks - 1)
         )
-        _initialise(self, shape.n_layer)
-        self.transformer["wpe"].weight.data.copy_(
-            _sinusoids(torch.arange(shape.context), shape.width)
-        )
-        for head, table in zip(self.lm_heads, self.transformer["wtes"][1:], strict=True):  # type: ignore[index]
+        for head, table in zip(self.lm_heads, self.transformer.tables()[1:], strict=True):
             head.weight = table.weight
 
     def forward(self, codes: Tensor, book: int) -> Tensor:
-        tables = self.transformer["wtes"]
-        x = sum(tables[b](codes[..., b]) for b in range(book + 1))  # type: ignore[index]
-        x = x + self.transformer["wpe"].weight[: codes.shape[1]]
-        for block in self.transformer["h"]:  # type: ignore[attr-defined]
+        trunk = self.transformer
+        known = [table(codes[..., b]) for b, table in enumerate(trunk.tables()[: book + 1])]
+        x = torch.stack(known).sum(0) + trunk.wpe.weight[: codes.shape[1]]
+        for block in trunk.blocks():
             x = block(x)
-        return self.lm_heads[book - 1](self.transformer["ln_f"](x))
+        return self.lm_heads[book - 1](trunk.ln_f(x))
 
 
 def semantic_model(shape: TransformerShape) -> CausalModel:
@@ -155,13 +168,6 @@ def coarse_model(shape: TransformerShape) -> CausalModel:
     steps = shape.context - n - 1
     times = [torch.arange(n), torch.zeros(1) - 1, torch.arange(1, steps + 1) / COARSE.codebooks]
     return CausalModel(shape, torch.cat([t.float() for t in times]))
-
-
-def _initialise(model: nn.Module, n_layer: int) -> None:
-    for name, p in model.named_parameters():
-        if p.dim() == 2:
-            last = name.endswith("c_proj.weight")
-            nn.init.normal_(p, std=0.02 / math.sqrt(2 * n_layer) if last else 0.04)
 
 
 def _sinusoids(times: Tensor, width: int, size: float = 0.1) -> Tensor:

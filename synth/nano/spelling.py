@@ -36,13 +36,19 @@ def is_punctuation(char: str) -> bool:
     return ascii_mark or unicodedata.category(char).startswith("P")
 
 
+def _stands_alone(char: str) -> bool:
+    """BERT makes a word of each Chinese character, whatever is beside it."""
+    code = ord(char)
+    return 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0xF900 <= code <= 0xFAFF
+
+
 def spell(text: str) -> list[int]:
     """Piece ids of `text`; a word with an unknown character is one [UNK]."""
     words: list[str] = []
-    for chunk in unicodedata.normalize("NFC", text).split():
+    for chunk in text.split():
         word = ""
         for char in chunk:
-            if is_punctuation(char):
+            if is_punctuation(char) or _stands_alone(char):
                 if word:
                     words.append(word)
                 words.append(char)

@@ -44,7 +44,7 @@ class _Tokens:
     def put(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def precision(self) -> contextlib.AbstractContextManager[None]:
+    def precision(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
 
 

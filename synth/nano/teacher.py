@@ -42,7 +42,7 @@ class Teacher:
     """The teacher's voice, loaded once."""
 
     def __init__(self) -> None:
-        from hibari import Hibari, dsp
+        from hibari import Hibari, dsp  # pyright: ignore[reportMissingImports]
 
         self._tts: Any = Hibari()
         self._render: Any = dsp.synth

@@ -27,8 +27,11 @@ _AVERAGE = 0.998
 class Stage(Protocol):
     """What a stage brings to the loop."""
 
-    name: str
-    model: nn.Module
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]: ...
 

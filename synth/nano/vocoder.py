@@ -6,19 +6,19 @@ use best.
 """
 
 import contextlib
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synth.codec import import_encodec
+from synth.codec import build_decoder
 from synth.nano.codebooks import Codebooks
 from synth.nano.discriminators import Jury, fooling_loss, jury_loss
 from synth.nano.features import mel_filters
-from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, RUNS, SEED, Paths
+from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, NANO, RUNS, SEED, Paths
 from synth.nano.shards import Shard, list_shards, open_shard
-from synth.vocab import CodecNumbers
 
 _LEAD = 8  # frames whose sound is not judged: they hear no past
 _CROP = 56  # frames that are, 1.12 s
@@ -28,35 +28,15 @@ _SPECTRAL_WEIGHT = 8.0
 _COARSE_ONLY = 0.1  # share of batches that hear only two books, so that two alone still speak
 
 
-def seanet_decoder(numbers: CodecNumbers) -> nn.Module:
-    """The encodec package's decoder, weight norm unfolded as it is trained."""
-    import_encodec()
-    from encodec.modules import SEANetDecoder
-
-    return SEANetDecoder(
-        dimension=numbers.dimension,
-        n_filters=numbers.n_filters,
-        n_residual_layers=numbers.n_residual_layers,
-        ratios=list(numbers.ratios),
-        norm="weight_norm",
-        kernel_size=numbers.kernel_size,
-        last_kernel_size=numbers.last_kernel_size,
-        residual_kernel_size=numbers.residual_kernel_size,
-        dilation_base=numbers.dilation_base,
-        causal=numbers.causal,
-        true_skip=numbers.true_skip,
-        compress=numbers.compress,
-        lstm=numbers.lstm,
-    )
-
-
 class Vocoder(nn.Module):
     """(K, B, T) codes of the first K books -> (B, T * hop) samples."""
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows.clone())
-        self.decoder = seanet_decoder(CODEC)
+        with warnings.catch_warnings():  # encodec uses a weight_norm that torch calls old
+            warnings.simplefilter("ignore")
+            self.decoder = build_decoder(NANO, norm="weight_norm")
 
     def forward(self, codes: Tensor) -> Tensor:
         z = torch.stack([self.rows[k][c] for k, c in enumerate(codes)]).sum(0)
@@ -156,7 +136,7 @@ class VocoderStage:
         put = torch.from_numpy
         return put(codes).to(self.device), put(audio[:, _LEAD * CODEC.hop :]).to(self.device)
 
-    def precision(self) -> contextlib.AbstractContextManager[None]:
+    def precision(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
 
     def speak(self, codes: Tensor) -> Tensor:

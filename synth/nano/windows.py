@@ -1,16 +1,17 @@
 """Training examples, cut exactly as inference will present them.
 
 Every function takes tokens of the corpus and a numpy generator and returns int64 arrays; the rules
-(what a window sees, how histories are trimmed) are Bark's, the numbers those of the config.
+(what a window sees, how histories are trimmed) are the engine's own functions.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
-from synth.nano.recipe import COARSE, CODEC, FINE, NANO, SEMANTIC, TEXT
+from synth.coarse import CoarseInput, flatten
+from synth.fine import plan_windows
+from synth.nano.recipe import COARSE, FINE, NANO, SEMANTIC, TEXT
 from synth.nano.shards import Tokens
 from synth.nano.spelling import spell
+from synth.protocol import HistoryPrompt
 
 IGNORE = -100
 _HISTORY = 0.65  # share of examples that see a prompt of the same voice
@@ -63,6 +64,11 @@ class Corpus:
         return int(rng.choice(self._same[int(self.tokens.voice[utterance])]))
 
 
+def _rounded(size: int) -> int:
+    """Up to a multiple of 16: few shapes, for libraries that keep a plan for each."""
+    return -(-size // 16) * 16
+
+
 def semantic_batch(
     corpus: Corpus, rng: np.random.Generator, positions: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -79,9 +85,9 @@ def semantic_batch(
     longest = min(len(tokens.semantic[order[at]]), SEMANTIC.max_steps - 1)
     count = max(1, positions // (TEXT.block // 2 + longest + 2))
     chosen = order[max(0, at - count + 1) : at + 1]
-    steps = longest + 1
+    steps = _rounded(longest + 1)
     texts = [prepare_text(tokens.text[i], rng) for i in chosen]
-    block = TEXT.block if rng.random() < _WHOLE_BLOCK else max(map(len, texts))
+    block = TEXT.block if rng.random() < _WHOLE_BLOCK else _rounded(max(map(len, texts)))
     ids = np.full((len(chosen), 2 * block + steps), SEMANTIC.pad)
     ids[:, :block] = TEXT.pad
     targets = np.full((len(chosen), steps), IGNORE)
@@ -102,59 +108,34 @@ def semantic_batch(
     return ids, targets, lengths[0], lengths[1]
 
 
-@dataclass
-class _Spoken:
-    """An utterance behind its prompt, as the coarse stage's loop holds it."""
-
-    semantic: np.ndarray
-    semantic_history: int
-    coarse: np.ndarray  # flattened ids
-    coarse_history: int
-
-
-def flatten(codes: np.ndarray) -> np.ndarray:
-    """(2, T) codes -> (2 T,) coarse ids."""
-    shift = SEMANTIC.vocab + np.arange(COARSE.codebooks)[:, None] * CODEC.codebook_size
-    return (codes[: COARSE.codebooks].astype(np.int64) + shift).T.reshape(-1)
-
-
-def _behind_prompt(corpus: Corpus, i: int, other: int | None) -> _Spoken:
-    tokens, ratio = corpus.tokens, NANO.ratio
-    semantic, coarse = tokens.semantic[i].astype(np.int64), flatten(tokens.codes[i])
-    if other is None:
-        return _Spoken(semantic, 0, coarse, 0)
-    old, old_coarse = tokens.semantic[other].astype(np.int64), flatten(tokens.codes[other])
-    n = min(NANO.max_semantic_history, len(old) - len(old) % 2, int(len(old_coarse) // ratio))
-    old_coarse = old_coarse[-round(n * ratio) :][:-2]  # Bark drops the last frame of a history
-    return _Spoken(
-        np.concatenate([old[-n:], semantic]),
-        n,
-        np.concatenate([old_coarse, coarse]),
-        len(old_coarse),
+def history_of(corpus: Corpus, utterance: int | None) -> HistoryPrompt | None:
+    """An utterance as the history prompt it would be."""
+    if utterance is None:
+        return None
+    codes = corpus.tokens.codes[utterance]
+    return HistoryPrompt(
+        corpus.tokens.semantic[utterance], codes[: COARSE.codebooks], codes, NANO.family
     )
 
 
 def coarse_window(corpus: Corpus, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One sliding window: ids (context,) and, for each coarse position, its target or IGNORE.
 
-    ids are [semantic block | infer | coarse history and what is to be predicted]; targets have
-    history + window entries, target j being the id at coarse position j.
+    ids are [semantic block | infer | coarse history and what is to be predicted], padded; targets
+    have history + window entries, target j being the id at coarse position j.
     """
     i = corpus.by_duration(rng)
-    spoken = _behind_prompt(corpus, i, corpus.prompt(i, rng))
-    total = len(spoken.coarse) - spoken.coarse_history
-    step = int(rng.integers(-(-total // COARSE.window))) * COARSE.window
-    at = spoken.semantic_history + round(step / NANO.ratio)
-    semantic = spoken.semantic[max(0, at - NANO.max_semantic_history) :][: COARSE.semantic_block]
-    done = spoken.coarse_history + step
-    seen = spoken.coarse[max(0, done - COARSE.history) : done + COARSE.window]
-    n, room = COARSE.semantic_block, COARSE.history + COARSE.window
-    ids = np.full(n + 1 + room, COARSE.semantic_pad)
-    ids[: len(semantic)] = semantic
-    ids[n] = COARSE.infer
-    ids[n + 1 : n + 1 + len(seen)] = seen
-    targets = np.full(room, IGNORE)
-    targets[: len(seen)] = seen
+    history = history_of(corpus, corpus.prompt(i, rng))
+    truth = flatten(corpus.tokens.codes[i][: COARSE.codebooks], NANO)
+    step = int(rng.integers(-(-len(truth) // COARSE.window))) * COARSE.window
+    job = CoarseInput(history, NANO)
+    job.extend(corpus.tokens.semantic[i].tolist())
+    job.append(truth[:step].tolist())
+    seen = np.concatenate([job.window(), truth[step : step + COARSE.window]])
+    ids = np.full(COARSE.semantic_block + 1 + COARSE.history + COARSE.window, COARSE.semantic_pad)
+    ids[: len(seen)] = seen
+    targets = ids[COARSE.semantic_block + 1 :].copy()
+    targets[len(seen) - COARSE.semantic_block - 1 :] = IGNORE
     return ids, targets
 
 
@@ -167,17 +148,14 @@ def fine_window(
     other = corpus.prompt(i, rng)
     history = codes[:, :0] if other is None else corpus.tokens.codes[other][:, -FINE.hop :]
     line = np.concatenate([history.astype(np.int64), codes], 1)
-    line = np.pad(
-        line, ((0, 0), (0, max(0, FINE.window - line.shape[1]))), constant_values=FINE.mask
-    )
-    loops = max(0, -(-(codes.shape[1] - (FINE.window - history.shape[1])) // FINE.hop)) + 1
-    n = int(rng.integers(loops))
-    start = min(FINE.hop * n, line.shape[1] - FINE.window)
-    fill = min(history.shape[1] + FINE.hop * n, line.shape[1] - FINE.hop) - start
-    window = line[:, start : start + FINE.window].T.copy()
+    missing = max(0, FINE.window - line.shape[1])
+    line = np.pad(line, ((0, 0), (0, missing)), constant_values=FINE.mask)
+    windows = plan_windows(codes.shape[1], history.shape[1], NANO)
+    place = windows[int(rng.integers(len(windows)))]
+    window = line[:, place.start : place.start + FINE.window].T.copy()
     targets = np.where(window[:, book] == FINE.mask, IGNORE, window[:, book])
-    targets[:fill] = IGNORE
-    # Later books are unknown here; earlier ones are known everywhere.
-    window[fill:, book:] = FINE.mask
+    targets[: place.fill] = IGNORE
+    # The book itself is known only in front of the fill; later books are never looked at.
+    window[place.fill :, book] = FINE.mask
     window[:, book + 1 :] = FINE.mask
     return window, targets

@@ -1,0 +1,98 @@
+"""Every part of the recipe in a minute's work: speech on disk to a checkpoint that the engine runs.
+
+The teacher and the encoder behind the semantic tokens are large and optional; their output stands
+here as made-up signals and tokens. What comes out is noise, but comes out of the product's engine.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synth.checkpoints import open_checkpoint
+from synth.model import build_model
+from synth.nano import vocoder
+from synth.nano.codebooks import Codebooks, fit_codebooks
+from synth.nano.export import export
+from synth.nano.recipe import CODEC, NANO, RUNS, SEMANTIC, VOICES, Paths
+from synth.nano.shards import load_tokens, open_shard
+from synth.nano.stages import STAGES
+from synth.nano.trainer import Limits, train
+from synth.pipeline import Pipeline
+from synth.protocol import Sampling, Submit
+from synth.voices import VoiceBook
+from tests.synth.nano.signals import write_shard
+
+COUNT = 312  # twelve beyond those held out for validation
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps a stage, exported."""
+    root = tmp_path_factory.mktemp("nano")
+    paths = Paths(root / "run")
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synth.nano.export._PROMPT_FRAMES", (60, 90))
+        patch.setattr(vocoder, "ADVERSARIAL_FROM", 1)  # both phases
+        small = {"semantic": 900, "coarse": 2, "fine": 2, "decoder": 2}
+        for name, batch in small.items():
+            patch.setitem(RUNS, name, dataclasses.replace(RUNS[name], batch=batch, save_every=2))
+        _tokens(paths)
+        for name in STAGES:
+            stage = STAGES[name](paths)
+            state = train(stage, RUNS[name], paths.checkpoint(name), Limits(steps=2))
+            assert state.step == 2
+        export(paths, root / "out")
+    return root / "out"
+
+
+def _tokens(paths: Paths) -> None:
+    folder = write_shard(paths, COUNT)
+    shard = open_shard(folder)
+    fit_codebooks(paths, shard, utterances=40, refiner_steps=10)
+    books = Codebooks.load(paths.codebooks)
+    rng = np.random.default_rng(0)
+    codes = [
+        books.encode(books.features(shard.waveform(i), shard.pitch(i))).numpy().astype(np.int16)
+        for i in range(COUNT)
+    ]
+    tokens = [rng.integers(0, SEMANTIC.vocab, c.shape[1]).astype(np.int16) for c in codes]
+    np.savez(
+        folder / "tokens.npz",
+        semantic=np.concatenate(tokens),
+        codes=np.concatenate(codes, 1),
+        ends=np.cumsum([len(t) for t in tokens]),
+        voice=shard.voice,
+    )
+    assert len(load_tokens(paths)) == COUNT
+
+
+def test_the_engine_speaks_with_it(exported: Path):
+    model = build_model(open_checkpoint(exported / "checkpoint"), device="cpu", precision="fp32")
+    assert model.config == NANO
+    book = VoiceBook(model.config, [exported])
+    assert [info.name for info in book.infos] == [voice.name for voice in VOICES]
+    submit = Submit(job_id="1", text="Hello there.", sampling=Sampling(max_seconds=0.6, seed=4))
+    audio, done = Pipeline(model).run(submit, book.get("nano/bruno"))
+    assert len(audio) == done.history.fine_codes.shape[1] * CODEC.hop
+    assert np.isfinite(audio).all()
+    assert audio.std() > 0
+
+
+def test_it_is_small(exported: Path):
+    size = sum(file.stat().st_size for file in exported.rglob("*") if file.is_file())
+    assert size < 20_000_000
+
+
+def test_int8_keeps_the_weights(exported: Path):
+    """Each row of a matrix is off by at most a 254th of its largest value."""
+    paths = Paths(exported.parent / "run")
+    trained = torch.load(paths.checkpoint("semantic"), weights_only=True)["average"]
+    stored = open_checkpoint(exported / "checkpoint").tensors("semantic")
+    for name, weight in trained.items():
+        if weight.dim() == 2:
+            off = (stored[name].float() - weight).abs().amax(1)
+            assert (off <= weight.abs().amax(1) / 253 + 1e-7).all(), name
