@@ -112,7 +112,7 @@ def _require_cached(wanted: list[tuple[str, str]]) -> None:
     ]
     if missing:
         raise InvalidRequest(
-            f"HF_HUB_OFFLINE is set and {', '.join(missing)} is not in {constants.HF_HUB_CACHE}: "
+            f"HF_HUB_OFFLINE is set and {constants.HF_HUB_CACHE} lacks {', '.join(missing)}: "
             "unset it to download, or copy the cache of another machine."
         )
 
@@ -120,9 +120,7 @@ def _require_cached(wanted: list[tuple[str, str]]) -> None:
 def _ask(repo: str, name: str, endpoint: str | None) -> RemoteFile | None:
     """What the hub says about a file; None for one it lacks and we can do without."""
     try:
-        told = get_hf_file_metadata(
-            hf_hub_url(repo, name, endpoint=endpoint), endpoint=endpoint, retry_on_errors=True
-        )
+        told = get_hf_file_metadata(hf_hub_url(repo, name, endpoint=endpoint), endpoint=endpoint)
     except EntryNotFoundError:
         if name in _OPTIONAL:
             return None

@@ -66,7 +66,17 @@ def suno_state(stage: str, *, prefix: str = "", seed: int = 0) -> dict[str, Tens
         out[f"{prefix}lm_head.weight"] = torch.randn(rows_out, WIDTH, generator=g)
         for layer in range(LAYERS):  # the causal mask that old torch versions saved along
             out[f"{prefix}transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 8, 8).tril()
+    if stage == "text":
+        _make_it_end(out, prefix)
     return out
+
+
+def _make_it_end(state: dict[str, Tensor], prefix: str) -> None:
+    """Clips of about a second: late positions point where the end's row of the head points."""
+    direction = torch.nn.functional.normalize(torch.randn(WIDTH, generator=generator(7)), dim=0)
+    ramp = torch.cat([torch.linspace(-2, 12, 80), torch.full((1024 - 257 - 80,), 12.0)])
+    state[f"{prefix}transformer.wpe.weight"][257:] += ramp[:, None] * direction * WIDTH**0.5
+    state[f"{prefix}lm_head.weight"][10_000] = direction * 8
 
 
 def model_args(stage: str, *, old: bool = False) -> dict[str, Any]:

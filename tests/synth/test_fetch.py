@@ -219,8 +219,7 @@ def test_an_unreachable_hub_and_a_missing_file_say_so(hub: Hub, single: Path) ->
         fetch.fetch_model("suno/bark-small", endpoint=hub.url)
 
 
-def test_nobody_listening_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+def test_nobody_listening_says_so() -> None:
     with pytest.raises(InvalidRequest, match="http://127.0.0.1:9 cannot be reached"):
         fetch.fetch_model("suno/bark", endpoint="http://127.0.0.1:9")
 
@@ -228,7 +227,9 @@ def test_nobody_listening_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_asks_nobody(hub: Hub, single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.offer("suno/bark-small", single)
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
-    with pytest.raises(InvalidRequest, match=r"HF_HUB_OFFLINE is set and suno/bark-small/config"):
+    with pytest.raises(
+        InvalidRequest, match="HF_HUB_OFFLINE is set and .* lacks suno/bark-small/config"
+    ):
         fetch.fetch_model("suno/bark-small", endpoint=hub.url)
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
     folder = fetch.fetch_model("suno/bark-small", endpoint=hub.url)
