@@ -75,7 +75,17 @@ class BarkClient(discord.Client):
         logger.info("%d commands synced", len(commands))
         return True
 
+    async def close(self) -> None:
+        """Tell who waits, leave the voice channels, log out: each while the next still stands."""
+        if not self.is_closed():
+            await self.services.desk.close()
+            if self.services.sessions is not None:
+                await self.services.sessions.close()
+        await super().close()
+
     async def on_ready(self) -> None:
+        if self.services.sessions is not None:
+            self.services.sessions.on_ready(self)
         rows, self.interrupted = self.interrupted, ()
         for row in rows:
             await self._tell_interrupted(row)

@@ -79,6 +79,15 @@ class VoiceSessions:
         await session.join(channel)
         return session
 
+    def on_ready(self, client: discord.Client) -> None:
+        """Hand on discord.py's event of that name, which comes again after a lost gateway."""
+        for session in tuple(self._sessions.values()):
+            guild = client.get_guild(session.guild.id)
+            if guild is None:
+                session.on_guild_removed()
+            elif guild is not session.guild:
+                session.on_new_login(guild)
+
     def on_voice_state_update(
         self, member: discord.Member, before: discord.VoiceState, after: discord.VoiceState
     ) -> None:

@@ -64,17 +64,29 @@ class VoiceLink(discord.VoiceClient):
 
     def release(self) -> None:
         """Make room for another link in this guild, unless one has taken it already."""
-        key, _ = self.channel._get_voice_client_key()
-        if self.client._connection._get_voice_client(key) is self:
+        if self._registered:
             super().cleanup()
 
-    async def wait_until_left(self) -> None:
-        """Wait for Discord to confirm that the bot is out of the channel.
+    def abandon(self) -> None:
+        """Take it for lost: the bot has logged in anew, and nothing of the old session holds."""
+        self.stop()
+        self.cleanup()
+
+    async def hang_up(self) -> None:
+        """Finish a lost link: wait for Discord to confirm that the bot is out of the channel.
 
         Connecting before that, the new link would take the confirmation for its own end.
         """
-        if not self.kicked:  # then Discord said so itself
+        if not self._registered:  # nothing will reach it any more
+            await self._connection.soft_disconnect()
+            self._connection._socket_reader.stop()
+        elif not self.kicked:  # then Discord said so itself
             await self._connection._disconnected.wait()
+
+    @property
+    def _registered(self) -> bool:
+        key, _ = self.channel._get_voice_client_key()
+        return self.client._connection._get_voice_client(key) is self
 
     async def is_usable(self, *, within_s: float) -> bool:
         """Whether it is connected, or will be again when a move to another channel is over."""
@@ -187,7 +199,7 @@ async def close_link(link: VoiceLink, deadline_s: float) -> None:
     """Leave the channel; returns within about `deadline_s` whatever Discord does."""
     link.on_lost = None
     # A lost link has said its goodbye; a second one would never be answered.
-    goodbye = link.wait_until_left() if link.lost else link.disconnect(force=True)
+    goodbye = link.hang_up() if link.lost else link.disconnect(force=True)
     try:
         await bounded(goodbye, deadline_s)
     except TimeoutError:

@@ -195,6 +195,18 @@ class VoiceSession:
     def on_guild_removed(self) -> None:
         self._close(VoiceProblem(VoiceReason.KICKED, self.channel))
 
+    def on_new_login(self, guild: discord.Guild) -> None:
+        """The bot has logged in anew: Discord has forgotten its place, the library its objects."""
+        if self.state is VoiceState.CLOSED:
+            return
+        self.guild = guild
+        channel = guild.get_channel(self.channel.id)
+        if not isinstance(channel, discord.VoiceChannel | discord.StageChannel):
+            return self._close(VoiceProblem(VoiceReason.CHANNEL_DELETED))
+        self.channel = channel
+        if self._link is not None:
+            self._link.abandon()
+
     def _lost(self, kicked: bool) -> None:
         """The link ended by itself. Sent away: respect it. Dropped: the player task comes back."""
         if not kicked:

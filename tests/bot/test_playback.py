@@ -48,6 +48,7 @@ class Bot(discord.Client):
         self.voices._limits = VoiceLimits(**{**LIMITS.__dict__, **limits})
 
     async def on_ready(self) -> None:
+        self.voices.on_ready(self)
         self.came_ready.set()
 
     async def on_voice_state_update(
@@ -171,6 +172,31 @@ async def test_a_clip_that_drops_twice_fails_and_the_next_one_plays(
     assert (await second).outcome is Outcome.FINISHED
 
 
+async def test_after_a_new_login_it_comes_back_and_goes_on(
+    bot: Bot, server: DiscordServer, packets: list[bytes]
+) -> None:
+    """discord.py forgets its guilds and voice connections then, and the session was left deaf."""
+    session = await joined(bot, server)
+    ticket = session.enqueue(clip(packets * 20))
+    await ticket.started
+    server.gateway.forget_session = True
+    server.world.set_voice(server.world.bot, None)
+    server.gateway.drop()
+    await server.journal.until(
+        lambda: (
+            len(server.voice.connections) == 2
+            and any(packet.end_to_end for packet in server.voice.connections[1].packets)
+        ),
+        "sound on a new connection",
+    )
+    assert ticket.resumed and not ticket.done()
+    assert session.guild is server_guild(bot, server)
+    assert not any(packet.exposed for packet in server.voice.packets)
+    await server.kick_bot()
+    with pytest.raises(VoiceProblem, match="I was disconnected"):
+        await ticket
+
+
 async def test_a_drop_while_idle_is_mended_unasked(bot: Bot, server: DiscordServer) -> None:
     await joined(bot, server)
     server.drop_voice(None)
@@ -217,6 +243,18 @@ async def test_moved_where_it_may_not_speak_the_clip_says_so(
     await ticket.started
     await server.move_bot(quiet)
     with pytest.raises(VoiceProblem, match=f"may not speak in <#{quiet.id}>"):
+        await ticket
+
+
+async def test_put_in_timeout_it_says_so(
+    bot: Bot, server: DiscordServer, packets: list[bytes]
+) -> None:
+    session = await joined(bot, server)
+    ticket = session.enqueue(clip(packets))
+    await ticket.started
+    await put_in_timeout(bot, server)
+    await server.kick_bot()  # as Discord does then
+    with pytest.raises(VoiceProblem, match="in timeout"):
         await ticket
 
 
@@ -469,11 +507,7 @@ async def test_a_full_channel_and_a_timeout_are_named(bot: Bot, server: DiscordS
     await until(lambda: bool(bot.get_channel(full.id) and seen(bot, full).voice_states))
     with pytest.raises(VoiceProblem, match="is full"):
         await bot.voices.join(seen(bot, full))
-    punished = server.world.member(server.world.bot)
-    punished["communication_disabled_until"] = "2999-01-01T00:00:00+00:00"
-    punished["guild_id"] = str(server.world.guild_id)
-    await server.gateway.dispatch("GUILD_MEMBER_UPDATE", punished)
-    await until(lambda: server_guild(bot, server).me.is_timed_out())
+    await put_in_timeout(bot, server)
     with pytest.raises(VoiceProblem, match="in timeout"):
         await bot.voices.join(seen(bot, server.world.lounge))
 
@@ -542,6 +576,14 @@ async def test_in_a_stages_audience_it_asks_to_speak_and_waits_there(
     await until(lambda: guild.me.voice is not None and not guild.me.voice.suppress)
     session = await bot.voices.join(stage)
     assert (await session.enqueue(clip(packets[:5]))).outcome is Outcome.FINISHED
+
+
+async def put_in_timeout(bot: Bot, server: DiscordServer) -> None:
+    punished = server.world.member(server.world.bot)
+    punished["communication_disabled_until"] = "2999-01-01T00:00:00+00:00"
+    punished["guild_id"] = str(server.world.guild_id)
+    await server.gateway.dispatch("GUILD_MEMBER_UPDATE", punished)
+    await until(lambda: server_guild(bot, server).me.is_timed_out())
 
 
 async def added_channel(server: DiscordServer, name: str, **options: Any) -> Channel:

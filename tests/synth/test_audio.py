@@ -114,7 +114,7 @@ def test_raw_keeps_every_bit(tmp_path: Path) -> None:
 
 def test_the_same_clip_gives_the_same_bytes(tmp_path: Path) -> None:
     speech = speech_like(0.5)
-    for fmt in AudioFormat:
+    for fmt in (AudioFormat.OGG, AudioFormat.MP3):
         first, second = (tmp_path / f"{n}{fmt.suffix}" for n in "ab")
         save(speech, RATE, first)
         save(speech, RATE, second)
