@@ -6,6 +6,7 @@ no usable model or download, 2 for wrong arguments, 1 for what else went wrong, 
 
 import argparse
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `python -m synth voices | head`
-        sys.stderr.close()
+    except BrokenPipeError:  # `python -m synth voices | head`: what is left to flush has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 

@@ -97,9 +97,11 @@ def model_args(stage: str, *, old: bool = False) -> dict[str, Any]:
     return args | {"input_vocab_size": rows_in, "output_vocab_size": rows_out}
 
 
-def write_suno_pt(path: Path, stage: str, *, old: bool = False, prefix: str = "") -> None:
+def write_suno_pt(
+    path: Path, stage: str, *, old: bool = False, prefix: str = "", seed: int = 0
+) -> None:
     """A .pt file like Suno's: numpy's old name for a scalar, and an optimizer nobody needs."""
-    state = suno_state(stage, prefix=prefix)
+    state = suno_state(stage, prefix=prefix, seed=seed)
     content = {
         "model": state,
         "model_args": model_args(stage, old=old),

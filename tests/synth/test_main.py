@@ -1,0 +1,260 @@
+"""The command line as a user meets it: a model folder in, sound files or one sentence out."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synth import __main__ as command
+from synth.api import Bark
+from synth.audio import find_ffmpeg
+from synth.errors import InvalidRequest
+from synth.protocol import Progress, Sampling, Stage
+from synth.vocab import BARK
+from synth.voices import load_npz
+from tests.synth import forged
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return forged.suno_folder(tmp_path_factory.mktemp("models") / "suno")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def seconds(file: Path) -> float:
+    """The length FFmpeg decodes `file` to."""
+    raw = subprocess.run(
+        [find_ffmpeg(), "-v", "error", "-i", file, "-f", "s16le", "-ar", "8000", "-ac", "1", "-"],
+        capture_output=True,
+        check=True,
+    )
+    return len(raw.stdout) / 2 / 8000
+
+
+def float_samples(file: Path) -> np.ndarray:
+    """The samples of a 32-bit float WAV."""
+    data = file.read_bytes()
+    plain, extended = data[20:22], data[44:46]
+    assert (extended if plain == b"\xfe\xff" else plain) == b"\x03\x00"  # IEEE float
+    place = data.index(b"data") + 8
+    assert int.from_bytes(data[place - 4 : place], "little") == len(data) - place
+    return np.frombuffer(data[place:], "<f4")
+
+
+def test_say_writes_a_file_that_plays(folder: Path, place: Path, capsys) -> None:
+    status = command.main(
+        ["say", "Hello", "world", "[laughs]", "--model", str(folder), "--voice"]
+        + ["v2/en_speaker_6", "-o", "hello.ogg", "--seed", "7", "--save-voice", "me.npz"]
+    )
+    out = capsys.readouterr().out
+    assert status == 0 and "hello.ogg: " in out and "seed 7" in out
+    voice = load_npz(place / "me.npz", BARK)
+    assert seconds(place / "hello.ogg") == pytest.approx(voice.fine_codes.shape[1] / 75, abs=0.1)
+    assert sorted(file.name for file in place.iterdir()) == ["hello.ogg", "me.npz"]
+
+
+def test_raw_samples_are_untouched_and_the_seed_repeats_them(folder: Path, place: Path) -> None:
+    given = ["say", "Hello world", "--model", str(folder), "--raw", "--single", "--seed", "3"]
+    assert command.main([*given, "-o", "a.wav"]) == 0
+    assert command.main([*given, "-o", "b.wav", "--temperature", "0.7"]) == 0
+    clip = Bark.load(folder).say("Hello world", seed=3)
+    assert np.array_equal(float_samples(place / "a.wav"), clip.samples)
+    assert np.array_equal(float_samples(place / "b.wav"), clip.samples)
+
+
+def test_many_texts_load_the_model_once(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (place / "lines.txt").write_text("Hello world.\n\n  こんにちは \n", encoding="utf-8")
+    loads = []
+    real = Bark.load.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        Bark, "load", classmethod(lambda c, *a, **k: loads.append(1) or real(c, *a, **k))
+    )
+    given = ["say", "--model", str(folder), "-o", "out.wav"]
+    assert command.main([*given, "--file", "lines.txt"]) == 0
+    assert {file.name for file in place.glob("*.wav")} == {"out-1.wav", "out-2.wav"}
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nSuno\nmusic\n"))
+    assert command.main([*given, "-o", "std.wav"]) == 0
+    assert len(list(place.glob("std-*.wav"))) == 3
+    assert len(loads) == 2
+    with wave.open(str(place / "std-1.wav")) as file:
+        assert file.getframerate() == 24_000
+
+
+def test_a_duration_cap_is_the_originals(folder: Path, place: Path) -> None:
+    given = ["say", "Hello", "--model", str(folder), "--raw", "-o", "a.wav", "--min-eos-p", "2"]
+    assert command.main([*given, "--max-seconds", "0.2", "--temperature", "0"]) == 0
+    assert len(float_samples(place / "a.wav")) == 320 * 15  # 10 semantic tokens, 15 frames
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", Sampling()),
+        ("--temperature .6", Sampling(text_temperature=0.6, waveform_temperature=0.6)),
+        (
+            "--temperature 0",
+            Sampling(text_temperature=0, waveform_temperature=0, fine_temperature=0),
+        ),
+        (
+            "--temperature 0 --fine-temperature .3 --text-temperature .9",
+            Sampling(text_temperature=0.9, waveform_temperature=0, fine_temperature=0.3),
+        ),
+        (
+            "--waveform-temperature .8 --top-k 50 --top-p .9 --min-eos-p .05 --max-seconds 4",
+            Sampling(
+                waveform_temperature=0.8, top_k=50, top_p=0.9, min_eos_p=0.05, max_seconds=4.0
+            ),
+        ),
+    ],
+)
+def test_temperature_is_for_two_stages_and_for_all_at_zero(given: str, expected: Sampling) -> None:
+    options = command._parser().parse_args(["say", "x", *given.split()])
+    assert command.sampling_of(options) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "says"),
+    [
+        ("say Hello", 78, "python -m synth fetch"),
+        ("say Hello --model nowhere", 78, "no model folder nowhere"),
+        ("say Hello --model .", 78, "holds no model"),
+        ("say Hello --model FOLDER --device tpu", 78, "no device 'tpu'"),
+        ("say Hello --model FOLDER --precision fp7", 78, "no precision 'fp7'"),
+        ("say Hello --model FOLDER --voice v2/en_speaker_66", 1, "nearest are v2/en_speaker_6"),
+        ("say Hello --model FOLDER --voice gone.npz", 1, "no voice file gone.npz"),
+        ("say Hello --model FOLDER --voice bad.npz", 1, "bad.npz is no voice"),
+        ("say Hello --model FOLDER -o hello.xyz", 1, ".xyz"),
+        ("say Hello --model FOLDER -o gone/hello.ogg", 1, "folder gone does not exist"),
+        ("say Hello --model FOLDER -o hello.ogg --raw", 1, "use -o hello.wav"),
+        ("say Hello --model FOLDER --save-voice me.wav", 1, "saved as .npz, not me.wav"),
+        ("say Hello --model FOLDER --temperature -1", 1, "temperature is -1.0"),
+        ("say Hello --model FOLDER --top-p 7", 1, "top_p is 7.0"),
+        ("say Hello --model FOLDER --max-seconds 0", 1, "max_seconds is 0.0"),
+        ("say --file gone.txt --model FOLDER", 1, "gone.txt cannot be read"),
+        ("say - --model FOLDER", 1, "the input has no text"),
+        ("say 😀 --model FOLDER --voice v2/en_speaker_6 --file x", 1, "not both"),
+        ("voices klingon", 1, "No voice fits"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys, given, status, says
+) -> None:
+    (place / "bad.npz").write_bytes(b"no zip at all")
+    monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
+    assert command.main(given.replace("FOLDER", str(folder)).split()) == status
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ") and says in error and error.count("\n") == 1
+    assert [file.name for file in place.iterdir()] == ["bad.npz"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 2000,
+        "مرحبا بالعالم",
+        "a\x00b\x07c\u202ed",
+        "<@123456> @everyone **bold** https://example.org",
+        "😀😀😀",
+    ],
+    ids=["10000 characters", "right to left", "control characters", "mentions", "emoji"],
+)
+def test_odd_texts_become_clips(folder: Path, place: Path, capsys, text: str) -> None:
+    given = ["say", text, "--model", str(folder), "--max-seconds", ".3", "-o", "odd.flac"]
+    assert command.main(given) == 0
+    assert seconds(place / "odd.flac") > 0
+    if len(text) > 5000:
+        assert "too long for one clip" in capsys.readouterr().out
+
+
+def test_voices_are_listed_and_filtered(capsys) -> None:
+    assert command.main(["voices"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 271
+    assert command.main(["voices", "v2", "--language", "ja", "--gender", "female"]) == 0
+    assert capsys.readouterr().out.startswith("v2/ja_speaker_0      ja  female     5.9 s\n")
+
+
+def test_a_voice_of_another_family_names_the_remedy(folder: Path, place: Path, capsys) -> None:
+    given = ["say", "Hello", "-o", "a.wav", "--max-seconds", ".3"]
+    assert command.main([*given, "--model", str(folder), "--save-voice", "me.npz"]) == 0
+    capsys.readouterr()
+    assert command.main([*given, "--model", "random", "--voice", "me.npz"]) == 1
+    assert "belongs to another model" in capsys.readouterr().err
+
+
+def test_bars_follow_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with command.StageBars() as bars:
+        for stage in Stage:
+            bars(Progress("say", stage, 0.5))
+            bars(Progress("say", stage, 1.0))
+    for stage in Stage:
+        assert f"{stage.value:8} 100%" in screen.getvalue()
+
+
+def test_ctrl_c_stops_with_nothing_half_written(folder: Path, place: Path) -> None:
+    """A real interrupt of a real process, in the middle of a clip that would take minutes."""
+    lines = "Hello world.\n" * 5000
+    process = subprocess.Popen(
+        [sys.executable, "-m", "synth", "say", "--model", str(folder), "-o", "clip.ogg"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=place,
+        env=os.environ
+        | {"PYTHONPATH": str(Path(command.__file__).parents[1]), "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(lines)
+        process.stdin.close()
+        assert "clip-0001.ogg" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdin = None
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130 and errors == "Stopped.\n"
+    for file in place.iterdir():
+        assert file.suffix == ".ogg" and seconds(file) > 0
+
+
+def test_three_lines_of_python(folder: Path, place: Path) -> None:
+    from synth import Bark
+
+    bark = Bark.load(folder)
+    clip = bark.say("Hello [laughs]", voice="v2/en_speaker_6", seed=1)
+    clip.save("hello.mp3")
+    assert seconds(place / "hello.mp3") == pytest.approx(clip.duration_s, abs=0.15)
+    assert clip.sample_rate == 24_000 and clip.samples.dtype == np.float32
+    more = bark.say("and on", clip.history, sampling=Sampling(seed=5))
+    assert more.seed == 5 and len(bark.voices) == 271
+    clip.save_voice("me.npz")
+    assert np.array_equal(
+        bark.say("and on", "me.npz", sampling=Sampling(seed=5)).samples, more.samples
+    )
+    with pytest.raises(InvalidRequest, match="no voice"):
+        bark.say("Hello", voice="nobody")
