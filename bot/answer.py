@@ -35,15 +35,22 @@ class Answer:
         self._clock = clock
         self._born = clock()
         self._ephemeral = ephemeral
+        self._unreachable = False
 
     async def defer(self) -> None:
         """Acknowledge: Discord shows that the bot is at it."""
-        if not self._interaction.response.is_done():
+        if self._interaction.response.is_done():
+            return
+        try:
             await self._interaction.response.defer(thinking=True, ephemeral=self._ephemeral)
+        except discord.NotFound:  # too late: the answer has to go another way
+            logger.warning("an interaction was gone before it was acknowledged")
+            self._unreachable = True
 
     @property
     def expired(self) -> bool:
-        return self._clock() - self._born >= TOKEN_LIFE_S
+        """The interaction takes no more answers; there is only the channel."""
+        return self._unreachable or self._clock() - self._born >= TOKEN_LIFE_S
 
     async def show(self, content: str, view: discord.ui.View | None = None) -> None:
         """Replace what the message says; a failure to is not worth failing a job for."""

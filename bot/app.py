@@ -16,6 +16,7 @@ from bot.buttons import controls
 from bot.catalogue import Catalogue
 from bot.client import BarkClient
 from bot.config import Settings
+from bot.delivery import Delivery
 from bot.desk import Clock, Desk
 from bot.doctor import check_voice_libraries, worker_settings
 from bot.errors import StartError
@@ -66,9 +67,8 @@ async def open_bot(
             desk = Desk(
                 store,
                 Speech(synth, waiting=waiting),
-                transcoder,
+                Delivery(store, transcoder, notice=ready.notice),
                 settings.limits,
-                notice=ready.notice,
                 controls=controls,
                 fail=client.fail_job,
                 clock=clock,
@@ -88,11 +88,7 @@ async def open_bot(
             try:
                 yield client
             finally:
-                await desk.close()
-                if sessions is not None:
-                    await sessions.close()
-                if not client.is_closed():
-                    await client.close()
+                await client.close()
 
 
 def voice_limits(settings: Settings) -> VoiceLimits:

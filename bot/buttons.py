@@ -7,6 +7,7 @@ import discord
 
 from bot import replies, voice_browser
 from bot.access import Interaction, is_manager
+from bot.desk import CancelResult
 from bot.errors import UserError
 from bot.services import guarded, services_of
 
@@ -41,21 +42,24 @@ class CancelButton(
         await guarded(interaction, lambda: self._cancel(interaction))
 
     async def _cancel(self, interaction: Interaction) -> None:
-        desk = services_of(interaction).desk
-        row = await desk.row(self.job_id)
+        services = services_of(interaction)
+        row = await services.store.job(self.job_id)
         if row is None:
             raise UserError(replies.JOB_GONE)
         if interaction.user.id != row.user_id and not (
             row.guild_id == interaction.guild_id and is_manager(interaction)
         ):
             raise UserError(replies.NOT_YOURS)
-        if desk.cancel(self.job_id):
-            text = replies.CANCELLING
-        elif row.outcome is None and desk.is_open(self.job_id):
-            text = replies.ALREADY_CANCELLED
-        else:
-            text = replies.job_ended(row)
-        await interaction.response.send_message(text, ephemeral=True)
+        match services.desk.cancel(self.job_id):
+            case CancelResult.CANCELLED:
+                content = replies.CANCELLING
+            case CancelResult.ALREADY:
+                content = replies.ALREADY_CANCELLED
+            case CancelResult.TOO_LATE:
+                content = replies.ALREADY_DONE
+            case CancelResult.UNKNOWN:
+                content = replies.job_ended(row)
+        await interaction.response.send_message(content, ephemeral=True)
 
 
 def controls(job_id: str) -> discord.ui.View:

@@ -1,26 +1,24 @@
-"""The desk where requests are taken in: admitted, followed to their end, delivered, written down.
+"""The desk where requests are taken in: admitted, followed to their end, written down.
 
-Owns every job's task and ends them all when the bot stops. Knows how a request becomes a clip, a
-file and sound in a channel; leaves the words to `replies` and errors to whoever made it.
+Owns every job's task and ends them all when the bot stops. Knows how a request becomes a clip;
+leaves the words to `replies`, the clip's way out to `delivery`, and errors to whoever made it.
 """
 
 import asyncio
-import io
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from enum import Enum, auto
 
 import discord
 
 from bot import replies
 from bot.answer import Answer, StatusLine
 from bot.config import LimitsSection
+from bot.delivery import Delivery, Order
 from bot.errors import UserError
-from bot.speech import Clip, Speech, SpeechRequest, Status, Utterance
-from bot.store import JobRow, NewJob, Outcome, Refused, Store
-from bot.transcode import Transcoder
-from synth.audio import AudioFormat
+from bot.speech import Clip, Speech, Status, Utterance
+from bot.store import NewJob, Outcome, Refused, Store
 from synth.errors import JobCancelled
 
 logger = logging.getLogger(__name__)
@@ -32,41 +30,24 @@ _PATIENCE_S = 1.0  # of Discord's 3 s, for the database
 _STOP_S = 2.0  # for the last words of the jobs that a stop cuts off
 
 
-class Player(Protocol):
-    """A voice channel that takes an order's clip."""
-
-    where: str  # for the caption
-
-    def prepare(self) -> None:
-        """Begin to join the channel."""
-        ...
-
-    async def play(self, clip: Clip, order: "Order") -> Awaitable[object]:
-        """Queue the clip; what comes back ends with the playing. Both raise UserError."""
-        ...
-
-    async def close(self) -> None: ...
+class CancelResult(Enum):
+    CANCELLED = auto()
+    ALREADY = auto()
+    TOO_LATE = auto()  # the clip is made, and on its way out
+    UNKNOWN = auto()  # no job of this run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """One request that passed every check but the caps."""
-
-    request: SpeechRequest
-    user_id: int
-    guild_id: int | None
-    channel_id: int | None
-    fmt: AudioFormat
-    limit_bytes: int
-    wants_file: bool = True
-    player: Player | None = None
-    notes: tuple[str, ...] = ()
+@dataclass(eq=False)
+class _Job:
+    order: Order
+    utterance: Utterance
+    cancelled: bool = False
+    spoken: bool = False
 
 
 class Desk:
     """Takes orders.
 
-    notice: what each server is told once, with its first clip.
     controls: the buttons under a job's status. fail: turns what went wrong into the answer.
     """
 
@@ -74,23 +55,21 @@ class Desk:
         self,
         store: Store,
         speech: Speech,
-        transcoder: Transcoder,
+        delivery: Delivery,
         limits: LimitsSection,
         *,
-        notice: str = "",
         controls: Callable[[str], discord.ui.View],
         fail: Fail,
         clock: Clock,
     ) -> None:
         self._store = store
         self._speech = speech
-        self._transcoder = transcoder
+        self._delivery = delivery
         self._limits = limits
-        self._notice = notice
         self._controls = controls
         self._fail = fail
         self._clock = clock
-        self._open: dict[str, tuple[Order, Utterance]] = {}
+        self._jobs: dict[str, _Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -114,40 +93,31 @@ class Desk:
         except BaseException as error:
             await self._store.job_ended(job_id, Outcome.FAILED, reason=_reason(error))
             raise
-        self._open[job_id] = order, utterance
+        job = self._jobs[job_id] = _Job(order, utterance)
         # The task comes before the acknowledgement: whatever becomes of that, the job has an owner.
-        task = asyncio.create_task(self._see_to(order, utterance, answer), name=f"job {job_id}")
+        task = asyncio.create_task(self._see_to(job, answer), name=f"job {job_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def cancel(self, job_id: str) -> bool:
-        """Call a job off; False when it is not open any more."""
-        entry = self._open.pop(job_id, None)
-        if entry is None:
-            return False
-        entry[1].cancel()
-        return True
+    def cancel(self, job_id: str) -> CancelResult:
+        """Call a job off; its answer says so."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return CancelResult.UNKNOWN
+        if job.cancelled:
+            return CancelResult.ALREADY
+        if job.spoken:
+            return CancelResult.TOO_LATE
+        job.cancelled = True
+        job.utterance.cancel()
+        return CancelResult.CANCELLED
 
-    def order(self, job_id: str) -> Order | None:
-        entry = self._open.get(job_id)
-        return entry[0] if entry else None
-
-    def position(self, job_id: str) -> int | None:
-        """The job's place in line: 0 is being worked on, None is over."""
-        entry = self._open.get(job_id)
-        return entry[1].position if entry else None
-
-    def is_open(self, job_id: str) -> bool:
-        """A task still sees to this job, if only to say that it was cancelled."""
-        return any(task.get_name() == f"job {job_id}" for task in self._tasks)
-
-    @property
-    def open_orders(self) -> list[Order]:
-        """Orders that wait or are worked on, oldest first."""
-        return [order for order, _ in self._open.values()]
-
-    async def row(self, job_id: str) -> JobRow | None:
-        return await self._store.job(job_id)
+    def works(self, guild_id: int | None) -> list[tuple[Order, int]]:
+        """A server's orders that are not spoken yet, with their place in line; 0 is in work."""
+        jobs = [job for job in self._jobs.values() if job.order.guild_id == guild_id]
+        places = [(job.order, job.utterance.position) for job in jobs if not job.spoken]
+        found = [(order, place) for order, place in places if place is not None]
+        return sorted(found, key=lambda pair: pair[1])
 
     async def close(self) -> None:
         """End all jobs, each with a last word to whoever asked."""
@@ -158,38 +128,53 @@ class Desk:
             await asyncio.wait(self._tasks)
 
     async def _admit(self, order: Order) -> Refused | None:
+        request = order.request
         return await self._store.admit(
-            _row(order),
+            NewJob(
+                job_id=request.job_id,
+                user_id=order.user_id,
+                guild_id=order.guild_id,
+                channel_id=order.channel_id,
+                voice=request.voice,
+                seed=request.sampling.seed,
+                text_length=len(request.text),
+            ),
             per_user=self._limits.per_user,
             per_guild=self._limits.per_guild,
             cooldown_s=self._limits.cooldown_s,
         )
 
-    async def _see_to(self, order: Order, utterance: Utterance, answer: Answer) -> None:
-        job_id = order.request.job_id
+    async def _see_to(self, job: _Job, answer: Answer) -> None:
+        order, job_id = job.order, job.order.request.job_id
+        playing: Awaitable[None] | None = None
         try:
             await answer.defer()
             if order.player is not None:
                 order.player.prepare()
-            clip = await self._speak(order, utterance, answer)
-            self._open.pop(job_id, None)
-            await self._deliver(order, clip, answer)
+            clip = await self._speak(job, answer)
+            job.spoken = True
+            playing = await self._delivery.deliver(order, clip, answer)
+            await self._store.job_ended(job_id, Outcome.DONE, audio_s=clip.audio_s)
         except asyncio.CancelledError:
-            await self._interrupt(order, answer)
+            await self._interrupt(job_id, answer)
             raise
-        except JobCancelled:
-            await self._store.job_ended(job_id, Outcome.CANCELLED)
-            await answer.finish(replies.CANCELLED)
         except Exception as error:
-            await self._store.job_ended(job_id, Outcome.FAILED, reason=_reason(error))
+            called_off = isinstance(error, JobCancelled)
+            outcome = Outcome.CANCELLED if called_off else Outcome.FAILED
+            await self._store.job_ended(job_id, outcome, reason=_reason(error))
             await self._fail(answer, error, job_id)
         finally:
-            self._open.pop(job_id, None)
+            del self._jobs[job_id]
             if order.player is not None:
                 await order.player.close()
+        if playing is not None:  # the job is over; what is left is to post a clip that is cut off
+            try:
+                await playing
+            except Exception as error:
+                await self._fail(answer, error, job_id)
 
-    async def _speak(self, order: Order, utterance: Utterance, answer: Answer) -> Clip:
-        job_id = order.request.job_id
+    async def _speak(self, job: _Job, answer: Answer) -> Clip:
+        job_id = job.order.request.job_id
         view = self._controls(job_id)
 
         async def show(status: Status) -> None:
@@ -201,69 +186,16 @@ class Desk:
         async def started() -> None:
             await self._store.job_started(job_id)
 
-        return await utterance.run(StatusLine(show, self._clock), started)
+        return await job.utterance.run(StatusLine(show, self._clock), started)
 
-    async def _deliver(self, order: Order, clip: Clip, answer: Answer) -> None:
-        """Post the clip, play it, or both. A channel that is lost does not lose the clip."""
-        if not len(clip.samples):
-            raise UserError(replies.NO_CLIP)
-        if self._notice and order.guild_id is not None:
-            if await self._store.claim_notice(order.guild_id, self._notice):
-                order = replace(order, notes=(self._notice, *order.notes))
-        playing: Awaitable[object] | None = None
-        if order.player is not None:
-            try:
-                playing = await order.player.play(clip, order)
-            except UserError as problem:
-                order = replace(order, wants_file=True, notes=(*order.notes, str(problem)))
-        await self._post(
-            order, clip, answer, order.player.where if order.player and playing else ""
-        )
-        await self._store.job_ended(order.request.job_id, Outcome.DONE, audio_s=clip.audio_s)
-        if playing is not None:
-            try:
-                await playing
-            except UserError as problem:
-                order = replace(order, wants_file=True, notes=(*order.notes, str(problem)))
-                await self._post(order, clip, answer)
-
-    async def _post(self, order: Order, clip: Clip, answer: Answer, where: str = "") -> None:
-        notes, file = order.notes, None
-        if order.wants_file:
-            encoded = await self._transcoder.encode_clip(
-                clip.samples, clip.sample_rate, order.fmt, limit_bytes=order.limit_bytes
-            )
-            notes += encoded.notes
-            file = _file_maker(encoded.data, f"bark-{order.request.job_id}{encoded.suffix}")
-        await answer.finish(replies.caption(order.request.text, clip, notes, where), file)
-
-    async def _interrupt(self, order: Order, answer: Answer) -> None:
+    async def _interrupt(self, job_id: str, answer: Answer) -> None:
         """The bot stops: what can still be said is said, but nobody waits long for it."""
-        await self._store.job_ended(
-            order.request.job_id, Outcome.INTERRUPTED, reason="the bot was stopped"
-        )
+        await self._store.job_ended(job_id, Outcome.INTERRUPTED, reason="the bot was stopped")
         try:
             async with asyncio.timeout(_STOP_S):
                 await answer.finish(replies.STOPPING)
         except (TimeoutError, discord.HTTPException) as error:
-            logger.info("job %s: nobody could be told: %s", order.request.job_id, error)
-
-
-def _file_maker(data: bytes, name: str) -> Callable[[], discord.File]:
-    return lambda: discord.File(io.BytesIO(data), name)
-
-
-def _row(order: Order) -> NewJob:
-    request = order.request
-    return NewJob(
-        job_id=request.job_id,
-        user_id=order.user_id,
-        guild_id=order.guild_id,
-        channel_id=order.channel_id,
-        voice=request.voice,
-        seed=request.sampling.seed,
-        text_length=len(request.text),
-    )
+            logger.info("job %s: nobody could be told: %s", job_id, error)
 
 
 def _reason(error: BaseException) -> str:

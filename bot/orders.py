@@ -4,7 +4,7 @@ import secrets
 
 from bot.access import Interaction
 from bot.answer import Answer
-from bot.desk import Order, Player
+from bot.delivery import Order, Player
 from bot.services import Services
 from bot.speech import SpeechRequest
 from synth.audio import AudioFormat

@@ -170,13 +170,13 @@ def stopped(count: int) -> str:
     return f"Stopped; {_clips(count)} dropped." if count else NOTHING_PLAYS
 
 
-def queue(playing: Sequence[QueuedClip], open_orders: Sequence[tuple[str, int | None]]) -> str:
+def queue(playing: Sequence[QueuedClip], works: Sequence[tuple[str, int]]) -> str:
     """What plays and waits in the channel, then what is in the works with its place in line."""
     lines: list[str] = []
     for clip in playing:
         mark = "▶" if clip.playing else "•"
         lines.append(f"{mark} {clip.title} · <@{clip.requester_id}> · {clip.remaining_s:.0f} s")
-    for text, position in open_orders:
+    for text, position in works:
         place = "being spoken" if not position else f"number {position} in line"
         lines.append(f"⏳ {clip_title(text)} · {place}")
     return cut("\n".join(lines)) or QUEUE_EMPTY

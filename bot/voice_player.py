@@ -4,7 +4,7 @@ import asyncio
 
 import discord
 
-from bot.desk import Order
+from bot.delivery import Order
 from bot.playback import Clip as Playable
 from bot.playback import PlayTicket, VoiceChannel, VoiceSession, VoiceSessions
 from bot.replies import clip_title

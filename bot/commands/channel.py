@@ -63,9 +63,7 @@ async def queue(interaction: Interaction) -> None:
     if services.sessions is not None and interaction.guild is not None:
         session = services.sessions.get(interaction.guild)
     works = [
-        (order.request.text, services.desk.position(order.request.job_id))
-        for order in services.desk.open_orders
-        if order.guild_id == interaction.guild_id
+        (order.request.text, place) for order, place in services.desk.works(interaction.guild_id)
     ]
     content = replies.queue(session.queue() if session else (), works)
     await interaction.response.send_message(content, ephemeral=True, allowed_mentions=NOBODY)

@@ -1,0 +1,111 @@
+"""From a finished clip to where it was asked for: a file, a voice channel, or both.
+
+Knows what an order says of its destination. A channel that is lost does not lose the clip: it is
+posted, with the reason.
+"""
+
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import discord
+
+from bot import replies
+from bot.answer import Answer
+from bot.errors import UserError
+from bot.speech import Clip, SpeechRequest
+from bot.store import Store
+from bot.transcode import Transcoder
+from synth.audio import AudioFormat
+
+
+class Player(Protocol):
+    """A voice channel that takes an order's clip."""
+
+    where: str  # for the caption
+
+    def prepare(self) -> None:
+        """Begin to join the channel."""
+        ...
+
+    async def play(self, clip: Clip, order: "Order") -> Awaitable[object]:
+        """Queue the clip; what comes back ends with the playing. Both raise UserError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One request that passed every check but the caps."""
+
+    request: SpeechRequest
+    user_id: int
+    guild_id: int | None
+    channel_id: int | None
+    fmt: AudioFormat
+    limit_bytes: int
+    wants_file: bool = True
+    player: Player | None = None
+    notes: tuple[str, ...] = ()
+
+    def noting(self, *notes: str) -> "Order":
+        return replace(self, notes=(*self.notes, *notes))
+
+    def as_file(self, problem: UserError) -> "Order":
+        """The same order when its channel is out of reach."""
+        return replace(self.noting(str(problem)), wants_file=True, player=None)
+
+
+class Delivery:
+    """Delivers clips. `notice`: what each server is told once, with its first clip."""
+
+    def __init__(self, store: Store, transcoder: Transcoder, *, notice: str = "") -> None:
+        self._store = store
+        self._transcoder = transcoder
+        self._notice = notice
+
+    async def deliver(self, order: Order, clip: Clip, answer: Answer) -> Awaitable[None] | None:
+        """Answer with the clip. Returns what is to be awaited while it plays, if it does.
+
+        Raises UserError when there is no sound, SynthUnavailable when it cannot be encoded, and
+        discord.HTTPException when Discord does not take it.
+        """
+        if not len(clip.samples):
+            raise UserError(replies.NO_CLIP)
+        if self._notice and order.guild_id is not None:
+            if await self._store.claim_notice(order.guild_id, self._notice):
+                order = order.noting(self._notice)
+        if order.player is not None:
+            try:
+                playing = await order.player.play(clip, order)
+            except UserError as problem:
+                order = order.as_file(problem)
+            else:
+                await self._post(order, clip, answer, where=order.player.where)
+                return self._until_played(playing, order, clip, answer)
+        await self._post(order, clip, answer)
+        return None
+
+    async def _until_played(
+        self, playing: Awaitable[object], order: Order, clip: Clip, answer: Answer
+    ) -> None:
+        try:
+            await playing
+        except UserError as problem:
+            await self._post(order.as_file(problem), clip, answer)
+
+    async def _post(self, order: Order, clip: Clip, answer: Answer, *, where: str = "") -> None:
+        notes, file = order.notes, None
+        if order.wants_file:
+            encoded = await self._transcoder.encode_clip(
+                clip.samples, clip.sample_rate, order.fmt, limit_bytes=order.limit_bytes
+            )
+            notes += encoded.notes
+            file = _file_maker(encoded.data, f"bark-{order.request.job_id}{encoded.suffix}")
+        await answer.finish(replies.caption(order.request.text, clip, notes, where), file)
+
+
+def _file_maker(data: bytes, name: str) -> Callable[[], discord.File]:
+    return lambda: discord.File(io.BytesIO(data), name)
