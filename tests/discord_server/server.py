@@ -24,7 +24,7 @@ from tests.discord_server.interactions import (
 from tests.discord_server.journal import Journal, Record
 from tests.discord_server.rest import PREFIX, Rest
 from tests.discord_server.voice_gateway import DISCONNECTED, VoiceGateway
-from tests.discord_server.world import VOICE, Channel, Payload, User, World
+from tests.discord_server.world import Channel, Payload, User, World
 
 # Of a real token's form: an id in base64, a time, a signature.
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.GaBcDe.not-a-real-token-only-for-tests-0000"
@@ -258,8 +258,6 @@ class DiscordServer:
         if connection is not None and channel is not before:
             connection.close(DISCONNECTED)
 
-    async def add_voice_channel(self, name: str, **options: Any) -> Channel:
-        channel = Channel(name, VOICE, **options)
+    async def add_channel(self, channel: Channel) -> None:
         self.world.channels[channel.id] = channel
         await self.gateway.dispatch("CHANNEL_CREATE", channel.payload(self.world.guild_id))
-        return channel

@@ -71,13 +71,22 @@ class VoiceConnection:
         if numbered:
             self.sequence += 1
             payload["seq"] = self.sequence
-        if not self._websocket.closed:
-            await self._websocket.send_str(json.dumps(payload))
+        await self._deliver(json.dumps(payload))
 
     async def _send_binary(self, op: int, data: bytes) -> None:
         self.sequence += 1
-        if not self._websocket.closed:
-            await self._websocket.send_bytes(struct.pack(">HB", self.sequence, op) + data)
+        await self._deliver(struct.pack(">HB", self.sequence, op) + data)
+
+    async def _deliver(self, message: str | bytes) -> None:
+        if self._websocket.closed:
+            return
+        try:
+            if isinstance(message, str):
+                await self._websocket.send_str(message)
+            else:
+                await self._websocket.send_bytes(message)
+        except ConnectionError:
+            pass  # cut off in this moment; the read loop notices
 
     async def external_sender(self, package: bytes) -> None:
         await self._send_binary(25, package)
