@@ -5,11 +5,12 @@ no usable model or download, 2 for wrong arguments, 1 for what else went wrong, 
 """
 
 import argparse
+import io
 import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -93,13 +94,14 @@ def _texts(options: argparse.Namespace) -> list[str]:
     if name == "-":
         if sys.stdin.isatty() and not options.text and not options.file:
             raise InvalidRequest('Give a text in quotes, as in: python -m synth say "Hello".')
-        lines: Iterable[str] = sys.stdin
-    else:
-        try:
-            lines = Path(name).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"{name} cannot be read as text: {error}.") from None
-    texts = [line.strip() for line in lines if line.strip()]
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="strict")  # some locales let anything pass
+    try:
+        content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        where = "Standard input" if name == "-" else name
+        raise InvalidRequest(f"{where} cannot be read as text: {error}.") from None
+    texts = [line.strip() for line in content.splitlines() if line.strip()]
     if not texts:
         raise InvalidRequest("There is nothing to say: the input has no text.")
     return texts
@@ -121,6 +123,8 @@ def _outputs(options: argparse.Namespace, count: int) -> list[Path]:
     for path in (output, Path(options.save_voice or output)):
         if not path.parent.is_dir():
             raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
+        if path.is_dir():
+            raise InvalidRequest(f"{path} is a folder: name a file.")
     if count == 1:
         return [output]
     width = len(str(count))

@@ -37,6 +37,7 @@ class Tokenizer:
 
     def ids(self, text: str) -> list[int]:
         """Word piece ids, without special tokens and without offset."""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # JSON can carry half a character
         text = re.sub(r"\s+", " ", text).strip()
         return list(self._bert.encode(text, add_special_tokens=False)) if text else []
 

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,7 @@ class VoiceBook:
     """The voices a model can speak with, by name."""
 
     def __init__(self, config: ModelConfig, packs: Iterable[Path] = PACKS) -> None:
-        opened = [VoicePack(folder) for folder in packs if (folder / TABLE_FILE).is_file()]
+        opened = [_open(folder) for folder in packs if (folder / TABLE_FILE).is_file()]
         self._by_name = {
             row.info.name: (pack, row)
             for pack in opened
@@ -102,6 +102,12 @@ class VoicePack:
             fine_codes=fine,
             family=self.family,
         )
+
+
+@cache
+def _open(folder: Path) -> VoicePack:
+    """A pack never changes once it ships: one copy serves every book."""
+    return VoicePack(folder)
 
 
 def _rows(table: Path) -> Iterable[PackRow]:

@@ -142,6 +142,7 @@ def test_temperature_is_for_two_stages_and_for_all_at_zero(given: str, expected:
         ("say Hello --model FOLDER --voice bad.npz", 1, "bad.npz is no voice"),
         ("say Hello --model FOLDER -o hello.xyz", 1, ".xyz"),
         ("say Hello --model FOLDER -o gone/hello.ogg", 1, "folder gone does not exist"),
+        ("say Hello --model FOLDER -o folder.ogg", 1, "folder.ogg is a folder"),
         ("say Hello --model FOLDER -o hello.ogg --raw", 1, "use -o hello.wav"),
         ("say Hello --model FOLDER --save-voice me.wav", 1, "saved as .npz, not me.wav"),
         ("say Hello --model FOLDER --temperature -1", 1, "temperature is -1.0"),
@@ -157,11 +158,12 @@ def test_what_is_wrong_is_said_in_one_sentence(
     folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys, given, status, says
 ) -> None:
     (place / "bad.npz").write_bytes(b"no zip at all")
+    (place / "folder.ogg").mkdir()
     monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
     assert command.main(given.replace("FOLDER", str(folder)).split()) == status
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and says in error and error.count("\n") == 1
-    assert [file.name for file in place.iterdir()] == ["bad.npz"]
+    assert {file.name for file in place.iterdir()} == {"bad.npz", "folder.ogg"}
 
 
 @pytest.mark.parametrize(
@@ -172,8 +174,16 @@ def test_what_is_wrong_is_said_in_one_sentence(
         "a\x00b\x07c\u202ed",
         "<@123456> @everyone **bold** https://example.org",
         "😀😀😀",
+        "half a character \ud83d",
     ],
-    ids=["10000 characters", "right to left", "control characters", "mentions", "emoji"],
+    ids=[
+        "10000 characters",
+        "right to left",
+        "control characters",
+        "mentions",
+        "emoji",
+        "surrogate",
+    ],
 )
 def test_odd_texts_become_clips(folder: Path, place: Path, capsys, text: str) -> None:
     given = ["say", text, "--model", str(folder), "--max-seconds", ".3", "-o", "odd.flac"]
@@ -181,6 +191,15 @@ def test_odd_texts_become_clips(folder: Path, place: Path, capsys, text: str) ->
     assert seconds(place / "odd.flac") > 0
     if len(text) > 5000:
         assert "too long for one clip" in capsys.readouterr().out
+
+
+def test_input_that_is_no_text_is_named(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    lenient = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", lenient)
+    assert command.main(["say", "--model", str(folder)]) == 1
+    assert "Standard input cannot be read as text" in capsys.readouterr().err
 
 
 def test_voices_are_listed_and_filtered(capsys) -> None:
