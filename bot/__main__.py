@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="demo: the page's port (default: any)")
     parser.add_argument("--model", help="demo: a checkpoint (default: a random one: noise)")
     parser.add_argument("--no-browser", action="store_true", help="demo: only print the address")
+    parser.add_argument(
+        "--alive", action="store_true", help="doctor: only whether the bot runs, for health checks"
+    )
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(options.config)
@@ -58,9 +61,9 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
                 tell=tell,
             )
         case "doctor":
-            from bot.doctor import doctor
+            from bot.doctor import alive, doctor
 
-            return doctor(settings, tell)
+            return (alive if options.alive else doctor)(settings, tell)
         case _:
             from bot.app import run
 

@@ -20,6 +20,7 @@ from bot.delivery import Delivery
 from bot.desk import Clock, Desk
 from bot.doctor import check_voice_libraries, worker_settings
 from bot.errors import StartError
+from bot.heartbeat import heartbeat, heartbeat_file
 from bot.playback import VoiceLimits, VoiceSessions
 from bot.services import Services
 from bot.speech import Speech, Waiting, plainly
@@ -111,7 +112,11 @@ def _transcoder(settings: Settings) -> Transcoder:
 
 async def run(settings: Settings, token: str) -> int:
     """Log in and stay until Ctrl-C or SIGTERM. Raises StartError."""
-    async with open_bot(settings) as client, _until_told(client):
+    async with (
+        open_bot(settings) as client,
+        _until_told(client),
+        heartbeat(heartbeat_file(settings.data_folder), client.is_well),
+    ):
         try:
             await client.start(token)
         except discord.LoginFailure as error:

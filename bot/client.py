@@ -75,6 +75,10 @@ class BarkClient(discord.Client):
         logger.info("%d commands synced", len(commands))
         return True
 
+    def is_well(self) -> bool:
+        """Logged in, and the gateway is open: `is_ready` alone stays true when that is lost."""
+        return self.is_ready() and not self.is_closed() and self.ws.open
+
     async def close(self) -> None:
         """Tell who waits, leave the voice channels, log out: each while the next still stands."""
         if not self.is_closed():

@@ -6,12 +6,14 @@
 import base64
 import binascii
 import importlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from bot.access import CORE_PERMISSIONS, invite_url
 from bot.config import Settings, read_token
 from bot.errors import StartError
+from bot.heartbeat import heartbeat_file, is_fresh
 from bot.store import open_store
 from synth.audio import open_ffmpeg
 from synth.client import ProcessBackend, SynthClient, WorkerSettings
@@ -36,6 +38,15 @@ async def doctor(settings: Settings, tell: Callable[[str], None]) -> int:
         tell(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}: {check.text}")
         worst = worst or (0 if check.ok else 78)
     return worst
+
+
+async def alive(settings: Settings, tell: Callable[[str], None]) -> int:
+    """Whether a bot with these settings runs and is well: 0, else 1. For health checks."""
+    if is_fresh(heartbeat_file(settings.data_folder), time.time()):
+        tell("the bot is running and connected")
+        return 0
+    tell("no bot is running with these settings, or it has lost Discord; see its log")
+    return 1
 
 
 async def checks(settings: Settings) -> AsyncIterator[Check]:

@@ -12,8 +12,9 @@ from bot.access import CORE_PERMISSIONS
 from bot.app import open_bot
 from bot.client import BarkClient
 from bot.config import Settings, SynthSection
-from bot.doctor import application_id_of, checks
+from bot.doctor import alive, application_id_of, checks
 from bot.errors import StartError
+from bot.heartbeat import heartbeat, heartbeat_file, is_fresh
 from synth.protocol import RANDOM_MODEL
 from tests.bot.harness import ScriptedBackend, ready
 
@@ -94,6 +95,28 @@ async def test_the_doctor_checks_everything_and_names_remedies(
     assert failed == {"token", "voice libraries", "FFmpeg", "database", "model", "invite"}
     assert "discord.py[voice]" in report["voice libraries"].text
     assert "data_folder" in report["database"].text
+
+
+async def test_a_health_check_sees_whether_the_bot_is_well(tmp_path: Path) -> None:
+    settings = Settings.model_construct(data_folder=tmp_path)
+    file = heartbeat_file(tmp_path)
+    well, said = asyncio.Event(), list[str]()
+    assert await alive(settings, said.append) == 1
+    async with heartbeat(file, well.is_set, period_s=0.001):
+        assert not file.exists()
+        well.set()
+        async with asyncio.timeout(10):
+            while not file.exists():  # noqa: ASYNC110 (a file has no event)
+                await asyncio.sleep(0)
+        assert await alive(settings, said.append) == 0
+        assert not is_fresh(file, file.stat().st_mtime + 61)
+    assert await alive(settings, said.append) == 1
+    assert "connected" in said[1] and "see its log" in said[2]
+
+
+def test_the_health_check_is_a_command(tmp_path: Path) -> None:
+    result = python_m_bot(tmp_path, "doctor", "--alive")
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_the_permissions_are_the_documented_ones() -> None:
