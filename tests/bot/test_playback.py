@@ -26,6 +26,7 @@ from bot.playback import (
     VoiceState,
 )
 from bot.transcode import Transcoder
+from bot.voice_link import VoiceLink
 from tests.discord_server import DiscordServer, recording
 from tests.discord_server.server import TOKEN
 from tests.discord_server.world import VOICE, Channel, User
@@ -411,6 +412,31 @@ async def test_one_who_comes_in_during_a_clip_hears_nothing_unencrypted(
     assert (await ticket).outcome is Outcome.FINISHED
     assert not any(packet.exposed for packet in server.voice.packets)
     assert any(packet.end_to_end for packet in server.voice.packets)
+
+
+async def test_while_keys_are_missing_the_clip_waits_and_only_silence_leaves(
+    bot: Bot, server: DiscordServer, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The player sends the packet it holds right after a move, before the new keys are there."""
+    session = await joined(bot, server)
+    ticket = session.enqueue(clip(packets))
+    await ticket.started
+    link = session._link
+    assert link is not None and ticket.source is not None
+    exposed = True
+    monkeypatch.setattr(VoiceLink, "exposed", property(lambda _: exposed))
+    held = asyncio.create_task(asyncio.to_thread(link.wait_until_connected, 5))
+    link.send_audio_packet(packets[0], encode=False)
+    mark, sent = len(server.voice.packets), ticket.source.sent
+    await server.journal.until(lambda: len(server.voice.packets) > mark + 10, "packets")
+    assert all(packet.silent for packet in server.voice.packets[mark + 1 :])
+    assert ticket.source.sent <= sent + 1
+    assert not held.done()
+    exposed = False
+    assert await held
+    assert (await ticket).outcome is Outcome.FINISHED
+    heard = [packet for packet in server.voice.packets if not packet.silent]
+    assert len(packets) - 1 <= len(heard) <= len(packets)
 
 
 async def test_without_encryption_it_says_nothing_and_says_so(
