@@ -219,6 +219,56 @@ async def test_second_listener_comes_in_the_middle(discord: DiscordServer) -> No
     assert_even(packets)
 
 
+async def test_nothing_is_readable_while_keys_are_made_anew(discord: DiscordServer) -> None:
+    """A broken welcome before the clip, a new group in the middle of it: silence, then the rest."""
+    world = discord.world
+    call = discord.voice.call(world.lounge)
+    call.spoil_next_welcome = True
+    await discord.join_voice(world.alice, world.lounge)
+    hearing = Hearing(discord)
+    interaction = await bark(discord)
+    clip = await file_of(discord, interaction)
+    assert discord.journal.find("dave_invalid_commit")
+    await hearing.some(30)
+    mark = discord.journal.mark
+    await call.recreate()
+    await discord.journal.wait_for("dave_executed", mark)
+    packets = await hearing.end()
+    assert_private(packets)
+    heard = recording.decode([packet for packet in packets if not packet.silent])
+    score, _ = recording.similarity(heard, clip)
+    assert score >= SIMILAR
+    assert_even(packets)
+
+
+async def test_lost_gateway_does_not_disturb_a_clip(discord: DiscordServer) -> None:
+    await discord.join_voice(discord.world.alice, discord.world.lounge)
+    hearing = Hearing(discord)
+    clip = await file_of(discord, await bark(discord))
+    await hearing.some(20)
+    mark = discord.journal.mark
+    discord.gateway.drop()
+    await discord.journal.wait_for("resume", mark)
+    packets = await hearing.end()
+    score, _ = recording.similarity(recording.decode(packets), clip)
+    assert score >= SIMILAR
+    assert_even(packets)
+
+
+async def test_two_channels_at_once(discord: DiscordServer) -> None:
+    """One voice a server: who comes second gets the file, and is told where the bot is."""
+    world = discord.world
+    await discord.join_voice(world.alice, world.lounge)
+    await discord.join_voice(world.bob, world.attic)
+    jobs = [
+        await discord.command(person, "bark", text="Me first", to="voice", seed=7)
+        for person in (world.alice, world.bob)
+    ]
+    await discord.answered(jobs[0], lambda i: f"<#{world.lounge.id}>" in i.content)
+    await discord.answered(jobs[1], lambda i: bool(i.attachments))
+    assert f"busy in <#{world.lounge.id}>" in jobs[1].content
+
+
 async def test_stage_has_no_end_to_end_encryption(discord: DiscordServer) -> None:
     await discord.join_voice(discord.world.alice, discord.world.stage)
     hearing = Hearing(discord)

@@ -33,6 +33,7 @@ class Member(Protocol):
     near: bool
 
     async def external_sender(self, package: bytes) -> None: ...
+    async def prepare_epoch(self, package: bytes) -> None: ...
     async def proposals(self, operation: int, proposals: bytes) -> None: ...
     async def announce_commit(self, transition: int, commit: bytes) -> None: ...
     async def welcome(self, transition: int, welcome: bytes) -> None: ...
@@ -93,6 +94,16 @@ class Call:
         elif self._proposed and all(m.user_id == user_id for m in self._proposed.asked):
             self._proposed = None  # nobody is left to answer
         await self._propose()
+
+    async def recreate(self) -> None:
+        """Let everyone begin a new group (opcode 24, epoch 1), as after a change of version."""
+        self._epoch, self._leaves, self._proposed = None, [], None
+        self._key_packages.clear()
+        self._leaving.clear()
+        self._changing.clear()
+        self._journal.note("dave_recreated")
+        for member in _near_first(self._members.values()):
+            await member.prepare_epoch(self._sender.package())
 
     async def invalid(self, user_id: int) -> None:
         """Opcode 31: a member could not use a commit or welcome; a new key package follows."""
@@ -198,7 +209,9 @@ class Listener:
     def __init__(self, user_id: int, channel_id: int, call: Call) -> None:
         self.user_id = user_id
         self._call = call
+        self._channel_id = channel_id
         self._session = davey.DaveSession(VERSION, user_id, channel_id)
+        self._former: davey.DaveSession | None = None  # for frames that were on their way
 
     async def enter(self) -> None:
         await self._call.join(self)
@@ -209,10 +222,13 @@ class Listener:
 
     def decrypt(self, sender_id: int, frame: bytes) -> bytes | None:
         """The Opus packet of an encrypted frame, None when it does not open."""
-        try:
-            return self._session.decrypt(sender_id, davey.MediaType.audio, frame)
-        except ValueError:
-            return None
+        for session in (self._session, self._former):
+            if session is not None:
+                try:
+                    return session.decrypt(sender_id, davey.MediaType.audio, frame)
+                except ValueError:
+                    pass
+        return None
 
     @property
     def privacy_code(self) -> str | None:
@@ -220,6 +236,12 @@ class Listener:
 
     async def external_sender(self, package: bytes) -> None:
         self._session.set_external_sender(package)
+
+    async def prepare_epoch(self, package: bytes) -> None:
+        self._former = self._session
+        self._session = davey.DaveSession(VERSION, self.user_id, self._channel_id)
+        await self.external_sender(package)
+        await self._call.key_package(self.user_id, self._session.get_serialized_key_package())
 
     async def proposals(self, operation: int, proposals: bytes) -> None:
         kind = davey.ProposalsOperationType.append

@@ -13,6 +13,7 @@ import yarl
 from discord import app_commands
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
+from discord.voice_state import VoiceConnectionState
 
 from tests.discord_server import DiscordServer, opus, recording
 from tests.discord_server.server import TOKEN
@@ -140,6 +141,18 @@ async def test_listener_hears_an_encrypted_tone(server: DiscordServer, client: P
     assert score > 0.99
     await voice.disconnect()
     assert not server.failures
+
+
+async def test_readable_sound_is_noticed(
+    server: DiscordServer, client: PlainClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.join_voice(server.world.alice, server.world.lounge)
+    voice = await voice_channel(server, client, "Lounge").connect()
+    await server.journal.wait_for("dave_executed")
+    monkeypatch.setattr(VoiceConnectionState, "can_encrypt", False)
+    await play(voice, opus.sweep(0.2))
+    await server.journal.until(lambda: len(server.voice.packets) >= 10, "ten packets")
+    assert all(packet.exposed for packet in recording.sounding(server.voice.packets))
 
 
 async def test_bot_alone_is_joined_and_left_by_listeners(

@@ -91,6 +91,10 @@ class VoiceConnection:
     async def external_sender(self, package: bytes) -> None:
         await self._send_binary(25, package)
 
+    async def prepare_epoch(self, package: bytes) -> None:
+        await self.send(24, {"epoch": 1, "protocol_version": VERSION})
+        await self.external_sender(package)
+
     async def proposals(self, operation: int, proposals: bytes) -> None:
         await self._send_binary(27, bytes([operation]) + proposals)
 
