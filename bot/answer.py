@@ -4,9 +4,11 @@ Knows Discord's clocks: 3 s to acknowledge, 15 min for the interaction's token, 
 edit in 2 s. Does not know what the words say.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import aiohttp
 import discord
 
 from bot.speech import Status
@@ -16,6 +18,8 @@ logger = logging.getLogger(__name__)
 EDIT_PERIOD_S = 2.0
 # Discord's limit is 15 minutes from the interaction's making; what is in flight needs a reserve.
 TOKEN_LIFE_S = 14 * 60.0
+
+_QUIET_S = 5.0
 
 NOBODY = discord.AllowedMentions.none()
 
@@ -36,6 +40,7 @@ class Answer:
         self._born = clock()
         self._ephemeral = ephemeral
         self._unreachable = False
+        self._showing: asyncio.Task[None] | None = None
 
     async def defer(self) -> None:
         """Acknowledge: Discord shows that the bot is at it."""
@@ -52,18 +57,49 @@ class Answer:
         """The interaction takes no more answers; there is only the channel."""
         return self._unreachable or self._clock() - self._born >= TOKEN_LIFE_S
 
-    async def show(self, content: str, view: discord.ui.View | None = None) -> None:
-        """Replace what the message says; a failure to is not worth failing a job for."""
-        if self.expired:
-            return
+    def show(
+        self,
+        content: str,
+        view: discord.ui.View | None = None,
+        *,
+        shown: Callable[[int], Awaitable[None]] | None = None,
+    ) -> bool:
+        """Begin to replace what the message says; False while the last time is still under way.
+
+        Nobody waits for it: a slow or rate-limited Discord is not to hold up the clip, and a
+        status that could not be shown is not worth failing a job for.
+        shown: awaited with the message's id the first time.
+        """
+        if self._showing is not None and not self._showing.done():
+            return False
+        if not self.expired:
+            self._showing = asyncio.create_task(self._show(content, view, shown))
+        return True
+
+    async def _show(
+        self,
+        content: str,
+        view: discord.ui.View | None,
+        shown: Callable[[int], Awaitable[None]] | None,
+    ) -> None:
         try:
             message = await self._interaction.edit_original_response(
                 content=content, view=view, allowed_mentions=NOBODY
             )
-        except discord.HTTPException as error:
+        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
             logger.info("a status could not be shown: %s", error)
-        else:
+            return
+        if self.message_id is None:
             self.message_id = message.id
+            if shown is not None:
+                await shown(message.id)
+
+    async def quiet(self) -> None:
+        """Let a status that is under way arrive, so that it cannot overwrite what comes next."""
+        if self._showing is not None:
+            await asyncio.wait({self._showing}, timeout=_QUIET_S)
+            self._showing.cancel()
+            await asyncio.gather(self._showing, return_exceptions=True)
 
     async def finish(self, content: str, file: Callable[[], discord.File] | None = None) -> None:
         """Say the last word: in the message, or in the channel once the token is too old.
@@ -71,6 +107,7 @@ class Answer:
         file: makes the file to post; a second try needs a fresh one.
         Raises discord.HTTPException when the channel does not take it either.
         """
+        await self.quiet()
         if not self.expired:
             try:
                 await self._interaction.edit_original_response(
@@ -111,12 +148,12 @@ class Answer:
 class StatusLine:
     """A job's status in its answer, edited at most once a period; the last word is never lost.
 
-    Implements `bot.speech.Watcher`.
+    Implements `bot.speech.Watcher`. show: begins an edit; False while one is under way.
     """
 
     def __init__(
         self,
-        show: Callable[[Status], Awaitable[None]],
+        show: Callable[[Status], bool],
         clock: Callable[[], float],
         period_s: float = EDIT_PERIOD_S,
     ) -> None:
@@ -132,13 +169,13 @@ class StatusLine:
             return None
         return max(0.0, self._shown_at + self._period_s - self._clock())
 
-    async def update(self, status: Status) -> None:
+    def update(self, status: Status) -> None:
         self._held = status
         if not self.due_s:
-            await self.flush()
+            self.flush()
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         if self._held is not None:
-            status, self._held = self._held, None
             self._shown_at = self._clock()
-            await self._show(status)
+            if self._show(self._held):
+                self._held = None

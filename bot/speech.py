@@ -73,7 +73,7 @@ class Clip:
 class Watcher(Protocol):
     """Who wants to see a job move."""
 
-    async def update(self, status: Status) -> None:
+    def update(self, status: Status) -> None:
         """Something changed."""
         ...
 
@@ -82,7 +82,7 @@ class Watcher(Protocol):
         """Seconds until an update that was held back may be shown; None: nothing is held back."""
         ...
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Show what was held back."""
         ...
 
@@ -168,10 +168,10 @@ class Utterance:
                         if position == 0 and started:
                             await started()
                             started = None
-                        await watcher.update(Status(position, eta_s=self._job.eta_s))
+                        watcher.update(Status(position, eta_s=self._job.eta_s))
                     case Progress(stage=stage, fraction=fraction):
                         whole = self._speech.fraction(stage, fraction)
-                        await watcher.update(Status(0, stage, whole, self._job.eta_s))
+                        watcher.update(Status(0, stage, whole, self._job.eta_s))
                     case Audio(samples=samples):
                         self._chunks.append(samples)
                     case Done():
@@ -191,7 +191,7 @@ class Utterance:
                     due_s = watcher.due_s
                     await self._speech.wait(_settled(pending, due_s))
                     if not pending.done() and due_s is not None:
-                        await watcher.flush()
+                        watcher.flush()
                 event = pending.result()
             finally:
                 pending.cancel()

@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+import discord
 import pytest
 
 from bot import replies
@@ -13,6 +14,7 @@ from bot.delivery import Order
 from bot.errors import UserError
 from bot.speech import Clip
 from bot.store import Outcome
+from synth.protocol import Stage
 from tests.bot.harness import World, open_world, press
 
 
@@ -122,6 +124,42 @@ async def test_stopping_the_bot_leaves_a_posted_clip_alone(tmp_path: Path, chann
         response = await world.spoken(await world.bark())
         await world.client.services.desk.close()
         assert response.attachments and replies.STOPPING not in response.content
+
+
+async def test_a_slow_status_does_not_hold_up_the_clip_or_overwrite_it(
+    tmp_path: Path, channel_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A status edit that Discord made wait kept the finished clip from being played."""
+    async with open_world(tmp_path) as world:
+        channel = channel_of(world)
+        edit, go_on = discord.Interaction.edit_original_response, asyncio.Event()
+        edits: list[str] = []
+
+        async def slowly(interaction: Any, **options: Any) -> Any:
+            first = not edits
+            edits.append(options["content"])
+            if first:
+
+                async def gate() -> None:
+                    await go_on.wait()
+
+                await world.env.external_wait(gate(), reason="a rate limit")
+            return await edit(interaction, **options)
+
+        monkeypatch.setattr(discord.Interaction, "edit_original_response", slowly)
+        result = await world.bark()
+        world.clock.now += 2.0
+        world.worker.progress(Stage.COARSE, 0.5)
+        world.worker.speak()
+        async with asyncio.timeout(10):
+            while not channel.played:
+                await world.env.settle()
+        assert len(edits) == 1  # and the second status was held back
+        go_on.set()
+        await world.until(lambda: "#lounge" in result.response.content)
+        assert len(edits) == 2
+        channel.end()
+        await world.env.settle()
 
 
 async def test_cancel_comes_too_late_for_a_clip_on_its_way_out(
