@@ -165,6 +165,7 @@ class Desk:
             await self._fail(answer, error, job_id)
         finally:
             del self._jobs[job_id]
+            await answer.quiet()
             if order.player is not None:
                 await order.player.close()
         if playing is not None:  # the job is over; what is left is to post a clip that is cut off
@@ -177,11 +178,11 @@ class Desk:
         job_id = job.order.request.job_id
         view = self._controls(job_id)
 
-        async def show(status: Status) -> None:
-            known = answer.message_id
-            await answer.show(replies.waiting(status), view)
-            if known is None and answer.message_id is not None:
-                await self._store.job_message(job_id, answer.message_id)
+        async def shown(message_id: int) -> None:
+            await self._store.job_message(job_id, message_id)
+
+        def show(status: Status) -> bool:
+            return answer.show(replies.waiting(status), view, shown=shown)
 
         async def started() -> None:
             await self._store.job_started(job_id)
