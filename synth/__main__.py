@@ -56,6 +56,8 @@ def say(options: argparse.Namespace) -> int:
     outputs = _outputs(options, len(texts))
     sampling = sampling_of(options)
     bark = _load(options)
+    if bark.notice:
+        print(bark.notice, file=sys.stderr)
     voice = bark.voice(options.voice) if options.voice else None
     for text, output in zip(texts, outputs, strict=True):
         seed = secrets.randbelow(2**31) if options.seed is None else options.seed

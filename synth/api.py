@@ -22,7 +22,16 @@ from synth.checkpoints import default_model, open_checkpoint
 from synth.errors import InvalidRequest
 from synth.model import build_model
 from synth.pipeline import Pipeline
-from synth.protocol import HistoryPrompt, JobEvent, Sampling, Submit, Timings, VoiceInfo
+from synth.protocol import (
+    RANDOM_MODEL,
+    HistoryPrompt,
+    JobEvent,
+    Sampling,
+    Submit,
+    Timings,
+    VoiceInfo,
+)
+from synth.random_model import NOTICE, RandomVoices
 from synth.vocab import ModelConfig
 from synth.voices import VoiceBook, load_npz, save_npz, validate
 
@@ -70,7 +79,9 @@ class Bark:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._book = VoiceBook(self.config)
+        random = self.config.name == RANDOM_MODEL
+        self._book = RandomVoices(self.config) if random else VoiceBook(self.config)
+        self.notice = NOTICE if random else ""  # what a listener should know about the model
 
     @classmethod
     def load(

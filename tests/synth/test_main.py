@@ -217,6 +217,12 @@ def test_a_voice_of_another_family_names_the_remedy(folder: Path, place: Path, c
     assert "belongs to another model" in capsys.readouterr().err
 
 
+def test_the_random_model_says_that_it_is_noise(place: Path, capsys) -> None:
+    given = ["say", "Hello", "--model", "random", "--max-seconds", ".3", "-o", "a.wav"]
+    assert command.main([*given, "--voice", "v2/en_speaker_6"]) == 0
+    assert "noise, not speech" in capsys.readouterr().err
+
+
 def test_bars_follow_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
