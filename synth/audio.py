@@ -1,55 +1,60 @@
 """Finished PCM -> Ogg Opus, MP3, FLAC and WAV by FFmpeg, at one loudness. Free of torch.
 
-Loudness is one constant gain a clip, from its integrated loudness (ITU-R BS.1770, FFmpeg's ebur128)
-to TARGET_LUFS, and less where the true peak would pass PEAK_CEILING_DBTP: a peak is never cut off.
-It is measured as each output carries it: a mono file as mono, the voice channel as stereo.
+Loudness is measured as each output carries it, a mono file as mono and the voice channel as stereo,
+and once more after a lossy codec near the peak ceiling; see `synth.loudness`.
 """
 
 import errno
 import math
 import os
-import re
 import tempfile
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import ffmpeg
-import numpy as np
-import numpy.typing as npt
-
 from synth.errors import InvalidRequest, SynthError
+from synth.ffmpeg_graphs import (
+    Samples,
+    checked,
+    checked_output,
+    command,
+    output,
+    pcm_bytes,
+    pcm_input,
+    resampled,
+    spread,
+)
 from synth.ffmpeg_runner import Command, FFmpeg, Output, Recipe, find_ffmpeg, open_ffmpeg, run
+from synth.loudness import (
+    PEAK_CEILING_DBTP,
+    PEAK_MARGIN_DB,
+    TARGET_LUFS,
+    Loudness,
+    gain_for,
+    measure,
+    measure_file,
+)
 
 __all__ = [
+    "TARGET_LUFS",
+    "AudioFormat",
     "Command",
     "FFmpeg",
+    "Loudness",
     "Output",
     "Recipe",
+    "Samples",
     "checked",
-    "AudioFormat",
-    "Loudness",
     "encode",
     "find_ffmpeg",
     "measure",
     "normalise_gain",
     "open_ffmpeg",
+    "run",
     "save",
+    "write_atomically",
 ]
 
-# ffmpeg-python gives its functions out of a list of names, which no type checker can follow.
-graph: Any = ffmpeg
-Samples = npt.NDArray[np.floating]
-
-OPUS_RATE = 48_000  # Hz, what Opus and Discord speak
-TARGET_LUFS = -16.0
-PEAK_CEILING_DBTP = -1.0
-PEAK_MARGIN_DB = 0.2  # FFmpeg prints tenths of a dB, and other meters oversample otherwise
-SILENCE_LUFS = -70.0  # the absolute gate of BS.1770: nothing was loud enough to count
-MAX_BOOST_DB = 50.0
-SHORT_S = 1.0  # below this, loudness says little: the clip is repeated to be measured
-SHORT_MAX_BOOST_DB = 12.0
 # A codec moves peaks by up to this much; nearer to the ceiling the result is measured again.
 CODEC_SLACK_DB = 4.0
 
@@ -86,14 +91,6 @@ class AudioFormat(StrEnum):
                 f"name the file with {', '.join(names)}."
             )
         return names[suffix]
-
-
-@dataclass(frozen=True)
-class Loudness:
-    """What a meter says of a clip; -inf for silence."""
-
-    integrated_lufs: float
-    true_peak_dbtp: float
 
 
 def save(
@@ -135,37 +132,6 @@ def normalise_gain(
     return gain_for(meter, len(samples) / sample_rate)
 
 
-def gain_for(loudness: Loudness, duration_s: float, *, target_lufs: float = TARGET_LUFS) -> float:
-    """The factor for a clip that measures so; what `normalise_gain` explains."""
-    if loudness.integrated_lufs <= SILENCE_LUFS or math.isinf(loudness.true_peak_dbtp):
-        return 1.0
-    boost_limit = MAX_BOOST_DB if duration_s >= SHORT_S else SHORT_MAX_BOOST_DB
-    wanted = min(target_lufs - loudness.integrated_lufs, boost_limit)
-    allowed = PEAK_CEILING_DBTP - PEAK_MARGIN_DB - loudness.true_peak_dbtp
-    return 10 ** (min(wanted, allowed) / 20)
-
-
-def measure(
-    samples: Samples, sample_rate: int, *, ffmpeg: FFmpeg, channels: int = 1
-) -> Recipe[Loudness]:
-    """Measure a clip as it sounds at 48 kHz on so many channels, true peak 4x oversampled."""
-    samples = checked(samples)
-    if len(samples) < SHORT_S * sample_rate:
-        samples = np.tile(samples, math.ceil(SHORT_S * sample_rate / len(samples)))
-    # FFmpeg's meter ends at +10 LUFS, so what is over full scale is measured at full scale.
-    over = max(1.0, float(np.abs(samples).max()))
-    stream = _spread(_resampled(_pcm_input(sample_rate), ffmpeg), channels)
-    done = yield _command(_metered(stream), ffmpeg, pcm_bytes(samples / over), "info")
-    meter, over_db = _meter(done), 20 * math.log10(over)
-    return Loudness(meter.integrated_lufs + over_db, meter.true_peak_dbtp + over_db)
-
-
-def measure_file(data: bytes, fmt: AudioFormat, *, ffmpeg: FFmpeg) -> Recipe[Loudness]:
-    """Measure an encoded clip as a listener's decoder plays it."""
-    stream = graph.input("pipe:0", format=fmt.value)
-    return _meter((yield _command(_metered(stream), ffmpeg, data, "info")))
-
-
 def encode(
     samples: Samples,
     sample_rate: int,
@@ -197,7 +163,7 @@ def encode(
         data = yield from _encode_once(pcm, sample_rate, fmt, ffmpeg, bit_rate, channels, gain)
         if fixed or not fmt.lossy or peak_dbtp < PEAK_CEILING_DBTP - CODEC_SLACK_DB:
             break
-        heard = yield from measure_file(data, fmt, ffmpeg=ffmpeg)
+        heard = yield from measure_file(data, fmt.value, ffmpeg=ffmpeg)
         excess_db = heard.true_peak_dbtp - (PEAK_CEILING_DBTP - PEAK_MARGIN_DB / 2)
         if excess_db <= 0:
             break
@@ -208,27 +174,8 @@ def encode(
 def encode_raw(samples: Samples, sample_rate: int, *, ffmpeg: FFmpeg) -> Recipe[bytes]:
     """A 32-bit float WAV that holds exactly these samples."""
     samples = checked(samples, finite=False)
-    stream = _pcm_input(sample_rate)
+    stream = pcm_input(sample_rate)
     return (yield from _to_file(stream, ffmpeg, pcm_bytes(samples), ".wav", acodec="pcm_f32le"))
-
-
-def checked(samples: Samples, *, finite: bool = True) -> Samples:
-    """The samples, if they are a clip. Raises InvalidRequest saying what is wrong with them."""
-    samples = np.asarray(samples)
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-        raise InvalidRequest(
-            f"A clip is one row of floating-point samples, not {samples.dtype} of shape "
-            f"{samples.shape}."
-        )
-    if not len(samples):
-        raise InvalidRequest("The clip is empty: there is no sound to write.")
-    if finite and not np.isfinite(samples).all():
-        raise InvalidRequest("The clip holds samples that are not numbers.")
-    return samples
-
-
-def pcm_bytes(samples: Samples) -> bytes:
-    return samples.astype("<f4", copy=False).tobytes()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -271,19 +218,18 @@ def _encode_once(
     channels: int,
     gain: float,
 ) -> Recipe[bytes]:
-    stream = _pcm_input(sample_rate).filter("volume", f"{gain:.9g}", precision="double")
+    stream = pcm_input(sample_rate).filter("volume", f"{gain:.9g}", precision="double")
     rate = {"audio_bitrate": bit_rate or fmt.default_bit_rate} if fmt.lossy else {}
     if fmt is AudioFormat.OGG:
         # Ogg needs no seeking back, so a voice channel never depends on a disk.
-        stream = _spread(_resampled(stream, ffmpeg), channels)
-        output = _output(
-            stream, "pipe:1", format="ogg", acodec="libopus", frame_duration=20, vbr="on", **rate
-        )
-        done = yield _command(output, ffmpeg, pcm)
-        return _checked_output(done).stdout
+        stream = spread(resampled(stream, ffmpeg), channels)
+        options = {"acodec": "libopus", "frame_duration": 20, "vbr": "on", **rate}
+        written = output(stream, "pipe:1", format="ogg", **options)
+        done = yield command(written, ffmpeg, pcm)
+        return checked_output(done).stdout
     if fmt is AudioFormat.MP3:
-        stream = _resampled(stream, ffmpeg)
-    stream = _spread(stream, channels)
+        stream = resampled(stream, ffmpeg)
+    stream = spread(stream, channels)
     codecs = {AudioFormat.MP3: "libmp3lame", AudioFormat.FLAC: "flac", AudioFormat.WAV: "pcm_s16le"}
     depth = {AudioFormat.FLAC: {"sample_fmt": "s16"}}.get(fmt, {})
     options = {"acodec": codecs[fmt], **rate, **depth}
@@ -292,58 +238,10 @@ def _encode_once(
 
 def _to_file(stream: Any, ffmpeg: FFmpeg, pcm: bytes, suffix: str, **options: Any) -> Recipe[bytes]:
     """Through a temporary file: these formats write their length into the header at the end."""
-    with tempfile.TemporaryDirectory(prefix="bark-") as folder:
-        target = Path(folder, f"clip{suffix}")
-        _checked_output((yield _command(_output(stream, str(target), **options), ffmpeg, pcm)))
-        return target.read_bytes()
-
-
-def _pcm_input(sample_rate: int) -> Any:
-    return graph.input("pipe:0", format="f32le", ar=sample_rate, ac=1)
-
-
-def _resampled(stream: Any, ffmpeg: FFmpeg) -> Any:
-    options = {"resampler": "soxr", "precision": 28} if ffmpeg.soxr else {"filter_size": 64}
-    return stream.filter("aresample", OPUS_RATE, **options)
-
-
-def _spread(stream: Any, channels: int) -> Any:
-    # Not "-ac 2", which would take 3 dB off each channel. "<" scales a channel's terms to a sum of
-    # one, so here it means "="; ffmpeg-python escapes an "=" beyond what this filter can read.
-    return stream.filter("pan", "stereo|c0<c0|c1<c0") if channels == 2 else stream
-
-
-def _metered(stream: Any) -> Any:
-    # metadata=1 only keeps the running values out of stderr; the summary is what is read.
-    stream = stream.filter("ebur128", metadata=1, peak="true")
-    return graph.output(stream, "pipe:1", format="null")
-
-
-def _output(stream: Any, target: str, **options: Any) -> Any:
-    # The same clip gives the same bytes: no encoder version, no random stream number.
-    exact = {"fflags": "+bitexact", "flags:a": "+bitexact", "map_metadata": -1}
-    return graph.output(stream, target, **exact, **options)
-
-
-def _command(output: Any, ffmpeg: FFmpeg, stdin: bytes, loglevel: str = "error") -> Command:
-    flags = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", loglevel, "-y")
-    return Command(tuple(output.global_args(*flags).compile(cmd=ffmpeg.path)), stdin)
-
-
-def _checked_output(done: Output) -> Output:
-    if done.returncode == 0 and "No space left on device" not in done.stderr:
-        return done
-    if "No space left on device" in done.stderr:
-        raise SynthError("The disk is full: the clip was not encoded. Free some space, try again.")
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    raise SynthError(f"FFmpeg could not encode the clip: {lines[-1]}")
-
-
-def _meter(done: Output) -> Loudness:
-    summary = _checked_output(done).stderr.rpartition("Summary:")[2]
-    integrated = re.search(r"\bI:\s+(-?[\d.]+|-inf|nan) LUFS", summary)
-    peak = re.search(r"\bPeak:\s+(-?[\d.]+|-inf|nan) dBFS", summary)
-    if integrated is None or peak is None:
-        raise SynthError("FFmpeg measured no loudness: its ebur128 filter gave no summary.")
-    lufs = float(integrated[1])
-    return Loudness(-math.inf if lufs <= SILENCE_LUFS else lufs, float(peak[1]))
+    try:
+        with tempfile.TemporaryDirectory(prefix="bark-") as folder:
+            target = Path(folder, f"clip{suffix}")
+            checked_output((yield command(output(stream, str(target), **options), ffmpeg, pcm)))
+            return target.read_bytes()
+    except OSError as error:
+        raise SynthError(_why_not_saved(Path(tempfile.gettempdir()), error)) from error

@@ -78,7 +78,7 @@ def execute(command: Command, timeout_s: float = 120) -> Output:
     except subprocess.TimeoutExpired as error:
         raise JobTimeout(f"FFmpeg did not finish within {timeout_s:.0f} s.") from error
     except OSError as error:
-        raise SynthError(f"{command.args[0]} could not be run ({error}). {REMEDY}") from error
+        raise SynthError(f"{command.args[0]} could not be run ({error}).") from error
     return Output(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
 
@@ -118,8 +118,10 @@ def open_ffmpeg(path: str | os.PathLike[str] | None = None) -> FFmpeg:
     Raises SynthError that says what was wrong with each and names the remedy.
     """
     if path is not None:
-        # A bare name is looked up like a command.
-        return _probe_or_say(shutil.which(path) or os.fspath(path))
+        try:
+            return probe(shutil.which(path) or os.fspath(path))  # a bare name is a command's
+        except SynthError as error:
+            raise SynthError(f"{error} {REMEDY}") from error
     reasons: list[str] = []
     for candidate in (shutil.which("ffmpeg"), _bundled()):
         if candidate is None:
@@ -129,20 +131,12 @@ def open_ffmpeg(path: str | os.PathLike[str] | None = None) -> FFmpeg:
         except SynthError as error:
             reasons.append(str(error))
     found = " ".join(reasons) or "FFmpeg was not found."
-    raise SynthError(f"{found} {REMEDY}".replace(f"{REMEDY} {REMEDY}", REMEDY))
+    raise SynthError(f"{found} {REMEDY}")
 
 
 def find_ffmpeg(path: str | os.PathLike[str] | None = None) -> str:
     """The path of an FFmpeg that runs and has every encoder needed; see `open_ffmpeg`."""
     return open_ffmpeg(path).path
-
-
-def _probe_or_say(path: str) -> FFmpeg:
-    try:
-        return probe(path)
-    except SynthError as error:
-        text = str(error)
-        raise SynthError(text if REMEDY in text else f"{text} {REMEDY}") from error
 
 
 def _bundled() -> str | None:

@@ -1,9 +1,10 @@
 """Finished clips as files: loudness as a meter reads it, exactness, and every way to fail."""
 
+import errno
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from synth.audio import (
     AudioFormat,
     Loudness,
     encode,
-    gain_for,
     measure,
     normalise_gain,
     open_ffmpeg,
@@ -23,6 +23,7 @@ from synth.audio import (
 )
 from synth.errors import InvalidRequest, JobTimeout, SynthError
 from synth.ffmpeg_runner import Command, FFmpeg, execute, probe, run
+from synth.loudness import gain_for
 from tests.synth.sounds import RATE, correlation, decode, meter, sine, speech_like
 
 SIGNALS = {
@@ -180,17 +181,14 @@ def test_a_full_disk_is_named_and_leaves_the_old_file_whole(tmp_path: Path) -> N
     path.write_bytes(b"the old one")
     script = f"""
         import resource, signal, sys
-        from synth.audio import save
+        from pathlib import Path
+        from synth.audio import AudioFormat, encode, open_ffmpeg, run, write_atomically
         from synth.errors import SynthError
         from tests.synth.sounds import sine
-        save(sine(0.1), 24000, {str(tmp_path / "small.ogg")!r})
+        clip = run(encode(sine(4.0), 24000, fmt=AudioFormat.WAV, ffmpeg=open_ffmpeg()))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        import synth.ffmpeg_runner, subprocess
-        data = sine(4.0)
-        from synth.audio import encode, open_ffmpeg, run, write_atomically, AudioFormat
-        from pathlib import Path
-        clip = run(encode(data, 24000, fmt=AudioFormat.WAV, ffmpeg=open_ffmpeg()))
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        write_atomically(Path({str(tmp_path / "small.wav")!r}), clip[:40_000])
         try:
             write_atomically(Path({str(path)!r}), clip)
         except SynthError as error:
@@ -206,8 +204,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file_whole(tmp_path: Path) -> N
         f"The disk is full: {path} was not saved. Free some space and try again."
     )
     assert path.read_bytes() == b"the old one"
-    assert sorted(os.listdir(tmp_path)) == ["clip.wav", "small.ogg"]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    assert sorted(os.listdir(tmp_path)) == ["clip.wav", "small.wav"]
 
 
 def test_a_disk_that_ffmpeg_fills_is_named(tmp_path: Path) -> None:
@@ -217,6 +214,18 @@ def test_a_disk_that_ffmpeg_fills_is_named(tmp_path: Path) -> None:
     with pytest.raises(SynthError, match="The disk is full"):
         save(sine(1.0), RATE, tmp_path / "clip.wav", ffmpeg=FFmpeg(str(program), soxr=True))
     assert os.listdir(tmp_path) == ["ffmpeg"]
+
+
+def test_a_temporary_folder_that_is_full_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(SynthError, match="The disk is full"):
+        save(sine(1.0), RATE, tmp_path / "clip.flac")
+    assert not os.listdir(tmp_path)
 
 
 # Finding FFmpeg
