@@ -159,9 +159,9 @@ def _make_it_end(tensors: dict[str, Tensor], config: ModelConfig, rng: np.random
     direction /= direction.norm()
     first, steps = config.text.block, config.semantic.max_steps
     ramp = torch.zeros(config.semantic_shape.context)
-    ramp[first : first + steps] = torch.linspace(-2.0, 6.0, steps)
+    ramp[first : first + steps] = torch.linspace(-1.0, 4.0, steps)
     tensors["transformer.wpe.weight"] += ramp[:, None] * direction * width**0.5
-    tensors["lm_head.weight"][config.semantic.pad] = direction * 5 * _SHARPNESS * width**-0.5
+    tensors["lm_head.weight"][config.semantic.pad] = direction * 4.5 * _SHARPNESS * width**-0.5
 
 
 def _codec(config: ModelConfig, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -1,0 +1,83 @@
+"""What is refused when a model is built, in one plain sentence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.errors import InvalidRequest
+from synth.model import build_model, check_config, pick_device, pick_dtype
+from synth.vocab import BARK, BARK_SMALL, ModelConfig
+from tests.synth.tiny import NARROW, ODD, ODD_64, RANDOM, tiny_checkpoint
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "config", [BARK, BARK_SMALL, NARROW, ODD, ODD_64, RANDOM], ids=lambda c: c.name
+)
+def test_good_configs_pass(config: ModelConfig) -> None:
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        (replace(BARK, semantic=replace(BARK.semantic, max_steps=769)), "semantic prompt"),
+        (replace(BARK, coarse=replace(BARK.coarse, history=720)), "coarse window exceeds"),
+        (replace(BARK, coarse=replace(BARK.coarse, window=61)), "multiple of the codebooks"),
+        (replace(BARK, coarse=replace(BARK.coarse, infer=12_096)), "coarse id is outside the emb"),
+        (replace(BARK, fine=replace(BARK.fine, hop=1025)), "hop"),
+        (replace(BARK, fine=replace(BARK.fine, mask=1056)), "mask"),
+        (replace(BARK, text=replace(BARK.text, infer=129_600)), "semantic id is outside the emb"),
+        (replace(BARK, codec=replace(BARK.codec, ratios=(8, 5, 4, 3))), "frame rate"),
+        (replace(BARK, fine_shape=replace(BARK.fine_shape, n_head=15)), "multiple of its heads"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_named(broken: ModelConfig, what: str) -> None:
+    with pytest.raises(InvalidRequest, match=what):
+        check_config(broken)
+
+
+def test_weights_of_another_size_are_refused() -> None:
+    checkpoint = tiny_checkpoint(NARROW)
+    wider = replace(NARROW, coarse_shape=replace(NARROW.coarse_shape, n_layer=3))
+    with pytest.raises(InvalidRequest, match=r"coarse stage lacks the tensor transformer\.h\.2"):
+        build_model(replace(checkpoint, config=wider), device="cpu", precision="fp32")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    vocabulary = tmp_path / "vocab.txt"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{n}" for n in range(4000)]
+    vocabulary.write_text("\n".join(pieces), encoding="utf-8")
+    checkpoint = replace(tiny_checkpoint(RANDOM), tokenizer_file=vocabulary)
+    with pytest.raises(InvalidRequest, match="4005 word pieces"):
+        build_model(checkpoint, device="cpu", precision="fp32")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "xla", ""])
+def test_an_absent_device_is_named(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="device"):
+        pick_device(name)
+
+
+def test_precisions() -> None:
+    assert pick_dtype("auto", CPU) == pick_dtype("fp32", CPU) == torch.float32
+    assert pick_dtype("bf16", CPU) == torch.bfloat16
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+    with pytest.raises(InvalidRequest, match="fp12"):
+        pick_dtype("fp12", CPU)
+    with pytest.raises(InvalidRequest, match="mps"):
+        pick_dtype("bf16", torch.device("mps"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
+def test_half_precision_follows_the_compute_capability(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """torch itself says that a T4 does bf16; it emulates it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert pick_dtype("auto", torch.device("cuda")) == dtype

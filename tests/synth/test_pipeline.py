@@ -1,0 +1,368 @@
+"""Jobs in slots: what a job makes is its own affair, whoever is beside it and whenever it came."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synth.errors import InvalidRequest
+from synth.model import Model, build_model
+from synth.pipeline import Pipeline
+from synth.protocol import (
+    Audio,
+    Done,
+    Failed,
+    HistoryPrompt,
+    JobEvent,
+    Progress,
+    Reason,
+    Sampling,
+    Stage,
+    Submit,
+)
+from synth.random_model import RandomCheckpoint
+from tests.synth.tiny import ODD, RANDOM, history, letters, tiny_checkpoint, tiny_model
+
+
+def submit(
+    job_id: str = "job", text: str = "Hello there", utterance: int = 0, **how: object
+) -> Submit:
+    return Submit(job_id=job_id, text=text, sampling=Sampling(**how), utterance=utterance)  # pyright: ignore[reportArgumentType]
+
+
+def finish(pipeline: Pipeline, count: int) -> dict[str, tuple[npt.NDArray[np.float32], Done]]:
+    """Step until `count` jobs are done."""
+    samples: dict[str, npt.NDArray[np.float32]] = {}
+    done: dict[str, Done] = {}
+    while len(done) < count:
+        for event in pipeline.step():
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Audio):
+                samples[event.job_id] = event.samples
+            elif isinstance(event, Done):
+                done[event.job_id] = event
+    return {job_id: (samples[job_id], done[job_id]) for job_id in done}
+
+
+def assert_same(one: Done, other: Done) -> None:
+    np.testing.assert_array_equal(one.history.semantic, other.history.semantic)
+    np.testing.assert_array_equal(one.history.coarse_codes, other.history.coarse_codes)
+    np.testing.assert_array_equal(one.history.fine_codes, other.history.fine_codes)
+
+
+def model_that_ends_at_once() -> Model:
+    """RANDOM with an end that is certain from the first position on."""
+    checkpoint = tiny_checkpoint(RANDOM)
+    semantic = {n: t.clone() for n, t in checkpoint.tensors("semantic").items()}
+    head = semantic["lm_head.weight"]
+    semantic["transformer.wpe.weight"] += (
+        500 * head[RANDOM.semantic.pad] / head[RANDOM.semantic.pad].norm()
+    )
+    ending = RandomCheckpoint(
+        RANDOM, checkpoint.tokenizer_file, {**checkpoint.stages, "semantic": semantic}
+    )
+    return build_model(ending, device="cpu", precision="fp32")
+
+
+def test_events_of_one_job_in_their_order() -> None:
+    events: list[JobEvent] = []
+    samples, done = Pipeline(tiny_model()).run(submit(seed=3), None, events.append)
+    progress = [event for event in events if isinstance(event, Progress)]
+    stages = [event.stage for event in progress]
+    assert sorted(stages, key=list(Stage).index) == stages and set(stages) == set(Stage)
+    for stage in Stage:
+        fractions = [event.fraction for event in progress if event.stage is stage]
+        assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] == 1
+    assert [type(event) for event in events[-2:]] == [Audio, Done]
+    assert done.seed == 3 and done.notes == ()
+    assert len(samples) == done.history.fine_codes.shape[1] * RANDOM.codec.hop
+    assert done.audio_s == len(samples) / RANDOM.codec.sample_rate
+    assert done.timings.semantic_s > 0 and done.timings.coarse_s > 0
+    assert done.timings.fine_s > 0 and done.timings.codec_s > 0
+    assert done.timings.ttfa_s >= done.timings.work_s
+    assert done.history.family == RANDOM.family
+
+
+def test_a_clip_can_be_its_own_voice() -> None:
+    pipeline = Pipeline(tiny_model())
+    _, first = pipeline.run(submit(), None)
+    _, second = pipeline.run(submit(), first.history)
+    assert len(second.history.semantic) and not np.array_equal(
+        first.history.semantic, second.history.semantic
+    )
+
+
+def test_seed_and_utterance_decide_and_nothing_else_does() -> None:
+    pipeline = Pipeline(tiny_model())
+    _, first = pipeline.run(submit("a", seed=5), None)
+    _, again = pipeline.run(submit("b", seed=5), None)
+    assert_same(first, again)
+    for other in (submit(seed=6), submit(seed=5, utterance=1)):
+        _, done = pipeline.run(other, None)
+        assert not np.array_equal(done.history.semantic[:50], first.history.semantic[:50])
+
+
+JOBS = [
+    (submit("plain", "Hello", seed=1), None),
+    (submit("voiced", "Hello", seed=1), 58),
+    (
+        submit(
+            "greedy", letters(30), text_temperature=0, waveform_temperature=0, fine_temperature=0
+        ),
+        31,
+    ),
+    (submit("filtered", letters(9), seed=2, top_k=20, top_p=0.9), None),
+    (submit("capped", letters(5), seed=2, max_seconds=0.7, early_stop=False), 192),
+    (submit("second", "Hello", seed=1, utterance=4), None),
+]
+
+
+def test_a_job_alone_equals_the_same_job_among_others() -> None:
+    """Single precision, fixed seeds; slots are taken again as they fall free."""
+    model = tiny_model(ODD)
+    voices = {n: history(ODD, n) for n in (31, 58, 192)}
+    alone = {job.job_id: Pipeline(model).run(job, voices[n] if n else None) for job, n in JOBS}
+    pipeline = Pipeline(model, slots=3)
+    waiting = list(JOBS)
+    made: dict[str, tuple[npt.NDArray[np.float32], Done]] = {}
+    while len(made) < len(JOBS):
+        while waiting and pipeline.free:
+            job, n = waiting.pop(0)
+            pipeline.admit(job, voices[n] if n else None)
+        made |= finish(pipeline, 1)
+    for job_id, (samples, done) in alone.items():
+        assert_same(done, made[job_id][1])
+        assert np.abs(samples - made[job_id][0]).max() < 1e-6
+    assert pipeline.free == 3
+
+
+_ALONE: dict[tuple[object, ...], Done] = {}
+
+
+def _alone(key: tuple[int, int, float, int | None]) -> Done:
+    if key not in _ALONE:
+        job, voice = _job("solo", key)
+        _ALONE[key] = Pipeline(tiny_model(RANDOM, "fp64")).run(job, voice)[1]
+    return _ALONE[key]
+
+
+def _job(
+    job_id: str, key: tuple[int, int, float, int | None]
+) -> tuple[Submit, HistoryPrompt | None]:
+    seed, pieces, seconds, voice = key
+    job = submit(job_id, letters(pieces), seed=seed, max_seconds=seconds, early_stop=seed % 2 == 0)
+    return job, None if voice is None else history(RANDOM, voice)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    slots=st.integers(1, 4),
+    plan=st.lists(
+        st.tuples(
+            st.tuples(
+                st.integers(0, 2),
+                st.sampled_from([1, 8]),
+                st.sampled_from([0.1, 0.5, 1.3]),
+                st.sampled_from([None, 40, 90]),
+            ),
+            st.integers(0, 25),  # steps the pipeline makes before the next arrival
+            st.one_of(st.none(), st.integers(0, 60)),  # cancelled after so many steps
+        ),
+        min_size=2,
+        max_size=7,
+    ),
+)
+def test_random_arrivals_lengths_and_cancels(
+    slots: int,
+    plan: list[tuple[tuple[int, int, float, int | None], int, int | None]],
+) -> None:
+    """Double precision: every job that is not cancelled equals its solo run; no slot leaks."""
+    pipeline = Pipeline(tiny_model(RANDOM, "fp64"), slots=slots)
+    done: dict[str, Done] = {}
+    due: dict[str, int] = {}
+    clock = 0
+    cancelled: set[str] = set()
+
+    def advance(steps: int) -> None:
+        nonlocal clock
+        for _ in range(steps):
+            clock += 1
+            for job_id in [j for j, at in due.items() if at <= clock]:
+                del due[job_id]
+                if pipeline.cancel(job_id):
+                    cancelled.add(job_id)
+            for event in pipeline.step():
+                assert not isinstance(event, Failed)
+                assert event.job_id not in cancelled
+                if isinstance(event, Done):
+                    done[event.job_id] = event
+
+    for number, (key, wait, cancel_after) in enumerate(plan):
+        while not pipeline.free:
+            advance(1)
+        job, voice = _job(f"job{number}", key)
+        pipeline.admit(job, voice)
+        if cancel_after is not None:
+            due[job.job_id] = clock + cancel_after
+        advance(wait)
+    for _ in range(5000):
+        if pipeline.free == slots:
+            break
+        advance(1)
+    assert pipeline.free == slots and pipeline.step() == []
+    for number, (key, _, _) in enumerate(plan):
+        if f"job{number}" not in cancelled:
+            assert_same(done[f"job{number}"], _alone(key))
+
+
+def test_no_job_waits_while_others_go_on() -> None:
+    """Short jobs that keep coming do not hold up a long one."""
+    pipeline = Pipeline(tiny_model(), slots=2)
+    pipeline.admit(submit("long", early_stop=False), None)
+    short = 0
+    for _ in range(2000):
+        if pipeline.free:
+            pipeline.admit(submit(f"short{short}", max_seconds=0.2, early_stop=False), None)
+            short += 1
+        if any(isinstance(e, Done) and e.job_id == "long" for e in pipeline.step()):
+            break
+    else:
+        pytest.fail("the long job never ended")
+    assert short > 3
+
+
+def test_a_cancel_frees_the_slot_at_once_at_every_stage() -> None:
+    pipeline = Pipeline(tiny_model())
+    _, expected = pipeline.run(submit("b", seed=8), None)
+    for steps in (0, 1, 10, 60, 100, 140):
+        pipeline.admit(submit("a", seed=7, early_stop=False), None)
+        for _ in range(steps):
+            pipeline.step()
+        assert pipeline.cancel("a") and pipeline.free == 1
+        assert not pipeline.cancel("a")
+        assert pipeline.step() == []
+    _, done = pipeline.run(submit("b", seed=8), None)  # nothing of the cancelled one is left
+    assert_same(done, expected)
+
+
+def test_an_end_at_the_first_step_is_a_plain_failure() -> None:
+    """The original crashes on an empty array here; the other jobs go on."""
+    pipeline = Pipeline(model_that_ends_at_once(), slots=2)
+    pipeline.admit(submit("empty"), None)
+    pipeline.admit(submit("full", early_stop=False, max_seconds=0.3), None)
+    events = [event for _ in range(60) for event in pipeline.step()]
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [(f.job_id, f.reason) for f in failed] == [("empty", Reason.INVALID)]
+    assert "ended the clip before it began" in failed[0].detail
+    assert [e.job_id for e in events if isinstance(e, Done)] == ["full"]
+    assert pipeline.free == 2
+    with pytest.raises(InvalidRequest, match="before it began"):
+        pipeline.run(submit(text_temperature=0), None)
+    assert pipeline.free == 2
+
+
+def test_min_eos_p_of_0_ends_at_once_and_of_2_leaves_it_to_sampling() -> None:
+    pipeline = Pipeline(tiny_model())
+    with pytest.raises(InvalidRequest, match="before it began"):
+        pipeline.run(submit(min_eos_p=0.0), None)
+    lengths = [
+        len(pipeline.run(submit(seed=1, min_eos_p=p), None)[1].history.semantic)
+        for p in (0.01, 0.2, 2.0)
+    ]
+    assert lengths == sorted(lengths) and lengths[0] < lengths[2]
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(0.01, 1), (0.99, 50), (99.0, 300), (None, 300)])
+def test_without_an_early_stop_the_length_is_the_cap(seconds: float | None, tokens: int) -> None:
+    cap = submit(early_stop=False, max_seconds=seconds)
+    _, done = Pipeline(tiny_model()).run(cap, None)
+    assert len(done.history.semantic) == tokens
+
+
+def test_a_long_text_is_cut_with_a_note() -> None:
+    _, done = Pipeline(tiny_model()).run(submit(text=letters(192)), None)
+    assert len(done.notes) == 1 and "50.0 %" in done.notes[0]
+    _, cut = Pipeline(tiny_model()).run(submit(text=" ".join(letters(192).split()[:96])), None)
+    assert_same(done, cut)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b"])
+def test_an_empty_text_is_refused_and_takes_no_slot(text: str) -> None:
+    pipeline = Pipeline(tiny_model())
+    with pytest.raises(InvalidRequest, match="nothing to say"):
+        pipeline.admit(submit(text=text), None)
+    assert pipeline.free == 1
+
+
+@pytest.mark.parametrize("text", ["😀🎉", "שלום", "<@1> @here", "a\x00b\u202e", "x" * 10_000])
+def test_odd_texts_are_spoken(text: str) -> None:
+    _, done = Pipeline(tiny_model()).run(submit(text=text, max_seconds=0.2), None)
+    assert done.audio_s > 0
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"text_temperature": -1.0},
+        {"waveform_temperature": float("nan")},
+        {"fine_temperature": float("inf")},
+        {"top_k": 0},
+        {"top_p": 1.5},
+        {"min_eos_p": -0.1},
+        {"max_seconds": 0.0},
+    ],
+)
+def test_settings_that_cannot_work_are_named(how: dict[str, float]) -> None:
+    name = next(iter(how)).replace("_temperature", " temperature")
+    with pytest.raises(InvalidRequest, match=name):
+        Pipeline(tiny_model()).admit(submit(**how), None)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_voice_that_does_not_fit_is_refused() -> None:
+    voice = history(RANDOM, 60)
+    wrong = {
+        "another kind": replace(voice, family="0" * 16),
+        "semantic part has values": replace(voice, semantic=voice.semantic + 500),
+        "coarse part has the wrong shape": replace(voice, coarse_codes=voice.fine_codes),
+        "fine part has values": replace(voice, fine_codes=voice.fine_codes - 1),
+    }
+    for what, broken in wrong.items():
+        with pytest.raises(InvalidRequest, match=what):
+            Pipeline(tiny_model()).admit(submit(), broken)
+
+
+def test_a_full_pipeline_says_so() -> None:
+    pipeline = Pipeline(tiny_model(), slots=2)
+    pipeline.admit(submit("a"), None)
+    with pytest.raises(RuntimeError, match="already"):
+        pipeline.admit(submit("a"), None)
+    pipeline.admit(submit("b"), None)
+    with pytest.raises(RuntimeError, match="no slot"):
+        pipeline.admit(submit("c"), None)
+    with pytest.raises(InvalidRequest, match="at least 1 slot"):
+        Pipeline(tiny_model(), slots=0)
+
+
+def test_half_precision_runs_on_a_cpu() -> None:
+    samples, done = Pipeline(tiny_model(RANDOM, "bf16")).run(submit(), None)
+    assert np.isfinite(samples).all() and done.audio_s > 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["auto", "fp32", "fp64"])
+def test_the_gpu_runs_jobs_together(precision: str) -> None:
+    """In double precision the tokens are the CPU's."""
+    model = build_model(tiny_checkpoint(ODD), device="cuda", precision=precision)
+    pipeline = Pipeline(model, slots=3)
+    voices = {n: history(ODD, n) for n in (31, 58, 192)}
+    for job, n in JOBS[:3]:
+        pipeline.admit(job, voices[n] if n else None)
+    made = finish(pipeline, 3)
+    if precision == "fp64":
+        for job, n in JOBS[:3]:
+            voice = voices[n] if n else None
+            _, done = Pipeline(tiny_model(ODD, "fp64")).run(job, voice)
+            assert_same(done, made[job.job_id][1])

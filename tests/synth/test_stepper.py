@@ -1,0 +1,148 @@
+"""Slots: cached equals uncached, and what is in one slot is nobody else's business."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from synth.kv_cache import KVCache, Prefill
+from synth.sampling import noise_key
+from synth.stepper import Draw, Stepper
+from synth.transformer import Transformer
+from tests.synth.tiny import NARROW, ODD, RANDOM, tiny_model
+
+PROMPT = 20
+
+
+def stepper(slots: int = 3, *, precision: str = "fp64") -> Stepper:
+    transformer = tiny_model(ODD, precision).semantic
+    return Stepper(transformer, [transformer.heads[0]], [0], slots=slots, end_row=413)
+
+
+def ids(seed: int, count: int = PROMPT) -> np.ndarray:
+    return np.random.default_rng(seed).integers(400, size=count)
+
+
+def begin(s: Stepper, slot: int, seed: int, how: Draw | None = None) -> None:
+    s.open(slot, how or Draw(noise_key(seed), 0.8))
+    prompt = ids(seed)
+    s.prefill(slot, s.embed(prompt[:-1]), int(prompt[-1]))
+
+
+def logits_at_once(transformer: Transformer, tokens: np.ndarray) -> Tensor:
+    """All positions in one causal pass, without any cache: (T, V)."""
+    cache = KVCache(transformer.shape, 1, device=torch.device("cpu"), dtype=torch.float64)
+    x = transformer.wtes[0][torch.from_numpy(tokens)] + transformer.wpe[: len(tokens)]
+    return transformer(x, Prefill(cache, 0, 0, len(tokens))) @ transformer.heads[0].T
+
+
+@pytest.mark.parametrize("config", [RANDOM, NARROW, ODD], ids=["random", "narrow", "odd"])
+def test_cached_steps_equal_one_pass_over_the_whole_sequence(config: object) -> None:
+    """Each greedy token is the argmax of a pass that computes everything from the start."""
+    assert config in (RANDOM, NARROW, ODD)
+    transformer = tiny_model(config, "fp64").coarse  # pyright: ignore[reportArgumentType]
+    s = Stepper(transformer, [transformer.heads[0]], [0], slots=2)
+    with torch.inference_mode():
+        begin(s, 1, 5, Draw(0, 0.0))
+        made = s.run(40, [1]).tokens[:, 0]
+        whole = np.concatenate([ids(5), made])
+        expected = logits_at_once(transformer, whole).argmax(-1).numpy()
+    np.testing.assert_array_equal(made, expected[PROMPT - 1 : -1])
+    assert len(set(made.tolist())) > 5
+
+
+def test_a_slot_s_tokens_are_the_same_alone_together_and_elsewhere() -> None:
+    with torch.inference_mode():
+        alone = {}
+        for seed in (1, 2, 3):
+            s = stepper(1)
+            begin(s, 0, seed)
+            alone[seed] = s.run(30, [0]).tokens[:, 0]
+        s = stepper(3)
+        places = {1: 2, 2: 0, 3: 1}
+        begin(s, places[1], 1)
+        first = s.run(7, [places[1]]).tokens[:, 0]  # goes ahead by itself
+        begin(s, places[2], 2)
+        begin(s, places[3], 3)
+        made = s.run(23, [places[1], places[2], places[3]]).tokens
+    np.testing.assert_array_equal(np.concatenate([first, made[:, 0]]), alone[1])
+    np.testing.assert_array_equal(made[:, 1], alone[2][:23])
+    np.testing.assert_array_equal(made[:, 2], alone[3][:23])
+
+
+def test_idle_slots_stand_still() -> None:
+    s = stepper(3)
+    with torch.inference_mode():
+        for slot in range(3):
+            begin(s, slot, slot)
+        before = (s.token.clone(), s.position.clone(), s.step.clone(), s.cache.k[:, 1].clone())
+        s.run(5, [0, 2])
+        assert s.position.tolist() == [PROMPT - 1 + 5, PROMPT - 1, PROMPT - 1 + 5]
+        assert s.step.tolist() == [5, 0, 5] and s.live == s.position.tolist()
+        assert s.token[1] == before[0][1]
+        assert torch.equal(s.cache.k[:, 1], before[3])
+        assert s.exec_mask.tolist() == [True, False, True]
+
+
+def test_a_reset_clears_one_slot_and_leaves_no_trace() -> None:
+    with torch.inference_mode():
+        fresh = stepper(2)
+        begin(fresh, 1, 9)
+        used = stepper(2)
+        begin(used, 1, 4, Draw(noise_key(4), 2.0, top_k=3, top_p=0.5))
+        begin(used, 0, 8)
+        used.run(50, [0, 1])
+        begin(used, 1, 9)
+        assert used.position.tolist()[0] == PROMPT - 1 + 50
+        np.testing.assert_array_equal(used.run(30, [1]).tokens, fresh.run(30, [1]).tokens)
+
+
+def test_each_row_samples_by_its_own_rules() -> None:
+    """A neighbour's filters, greed or leave to end do not touch a row."""
+    hows = [
+        Draw(noise_key(1), 0.0),
+        Draw(noise_key(1), 1.5),
+        Draw(noise_key(1), 1.5, top_k=2),
+        Draw(noise_key(1), 1.5, top_p=0.95, may_end=True, min_eos_p=0.01),
+    ]
+    with torch.inference_mode():
+        together = stepper(4)
+        for slot, how in enumerate(hows):
+            begin(together, slot, 6, how)
+        made = together.run(25, [0, 1, 2, 3])
+        for slot, how in enumerate(hows):
+            alone = stepper(1)
+            begin(alone, 0, 6, how)
+            chunk = alone.run(25, [0])
+            np.testing.assert_array_equal(chunk.tokens[:, 0], made.tokens[:, slot])
+            np.testing.assert_array_equal(chunk.ended[:, 0], made.ended[:, slot])
+    assert len({tuple(column) for column in made.tokens.T.tolist()}) == 4
+    assert not made.ended[:, :3].any() and (made.tokens[:, :3] != 413).all()
+
+
+def test_the_number_of_steps_at_a_time_changes_nothing() -> None:
+    with torch.inference_mode():
+        one, many = stepper(1), stepper(1)
+        begin(one, 0, 3)
+        begin(many, 0, 3)
+        single = np.concatenate([one.run(1, [0]).tokens for _ in range(24)])
+        chunks = np.concatenate([many.run(k, [0]).tokens for k in (2, 5, 17)])
+    np.testing.assert_array_equal(single, chunks)
+
+
+@pytest.mark.gpu
+def test_the_masked_path_of_a_gpu_gives_the_cpu_s_tokens() -> None:
+    from synth.model import build_model
+    from tests.synth.tiny import tiny_checkpoint
+
+    model = build_model(tiny_checkpoint(ODD), device="cuda", precision="fp64")
+    on_gpu = Stepper(model.semantic, [model.semantic.heads[0]], [0], slots=3, end_row=413)
+    on_cpu = stepper(3)
+    with torch.inference_mode():
+        for s in (on_cpu, on_gpu):
+            for slot in range(3):
+                begin(s, slot, slot)
+        for slots in ([1], [0, 2], [0, 1, 2]):
+            np.testing.assert_array_equal(
+                on_gpu.run(20, slots).tokens, on_cpu.run(20, slots).tokens
+            )
