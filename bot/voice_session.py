@@ -17,12 +17,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import discord
 
 from bot.leave_timer import LeaveTimer
 from bot.opus_source import OpusSource
+from bot.packet_player import play_packets, settle
+from bot.stage import take_the_floor
 from bot.voice_link import (
     VoiceLink,
     close_link,
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 RESUMES = 1  # times a clip goes on after its connection dropped
 IDLE_RECONNECTS = 3  # drops in a row, with nothing played in between, before it gives up
-STAGE_ASK_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,26 +267,9 @@ class VoiceSession:
             raise VoiceProblem(VoiceReason.KICKED, channel)
         link.company = has_company(channel)
         if isinstance(channel, discord.StageChannel):
-            await self._take_the_floor(channel)
+            await take_the_floor(channel, self._on_stage_floor)
         elif not await wait_until_encrypted(link, deadline_s=limits.encryption_s):
             raise VoiceProblem(VoiceReason.NO_ENCRYPTION, channel)
-
-    async def _take_the_floor(self, channel: discord.StageChannel) -> None:
-        """Become a speaker on a stage, or ask to. Raises VoiceProblem while in the audience."""
-        me = self.guild.me
-        if me.voice is None or not me.voice.suppress:
-            return
-        self._on_stage_floor.clear()
-        try:
-            async with asyncio.timeout(STAGE_ASK_S):
-                if channel.permissions_for(me).mute_members:
-                    await me.edit(suppress=False)
-                    await self._on_stage_floor.wait()
-                    return
-                await me.request_to_speak()
-        except (TimeoutError, discord.HTTPException) as error:
-            log.info("not a speaker on stage %s: %s", channel.id, error)
-        raise VoiceProblem(VoiceReason.STAGE_AUDIENCE, channel)
 
     # Playing
 
@@ -318,7 +301,7 @@ class VoiceSession:
 
         def first_packet(at: float) -> None:  # in the player thread
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody listens
-                loop.call_soon_threadsafe(_settle, ticket.started, at)
+                loop.call_soon_threadsafe(settle, ticket.started, at)
 
         source = ticket.source = OpusSource(
             ticket.clip.packets,
@@ -334,7 +317,9 @@ class VoiceSession:
                 return
             if problem := problem_with_speaking(self.channel):
                 return ticket.fail(problem)
-            error = await self._play_once(ticket, source)
+            self._enter(VoiceState.PLAYING)
+            link = self._link
+            error = link and await play_packets(link, source, ticket.ended)
             if ticket.done():
                 return
             if error is not None:
@@ -348,34 +333,6 @@ class VoiceSession:
             # The player reports no error when the connection goes: only the count tells.
             source.rewind(1)  # the last packet was read, and not sent
         ticket.fail(VoiceProblem(VoiceReason.DROPPED, self.channel))
-
-    async def _play_once(self, ticket: PlayTicket, source: OpusSource) -> Exception | None:
-        """Hand the source to discord.py's player until it or the ticket ends."""
-        link = self._link
-        if link is None or not link.is_connected():
-            return None  # lost in this very moment: the caller counts the packets
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[Exception | None] = loop.create_future()
-
-        def after(error: Exception | None) -> None:  # in the player thread
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, over, error)
-
-        self._enter(VoiceState.PLAYING)
-        try:
-            link.play(source, after=after)
-        except discord.ClientException as error:
-            return error
-        try:
-            await asyncio.wait({over, ticket.ended}, return_when=asyncio.FIRST_COMPLETED)
-            if over.done():
-                return over.result()
-        finally:
-            link.stop()
-        # The thread ends with its next packet; before that it must not share the source's place
-        # in the timeline with the next player.
-        await asyncio.wait({over}, timeout=1)
-        return None
 
     def _must_hold(self) -> bool:
         """Whether a packet sent now could be heard unencrypted. Called from the player thread."""
@@ -452,11 +409,6 @@ class VoiceSession:
         finally:
             if self._on_closed is not None:
                 self._on_closed(self)
-
-
-def _settle(future: "asyncio.Future[Any]", value: object) -> None:
-    if not future.done():
-        future.set_result(value)
 
 
 def _ignore_outcome(task: "asyncio.Task[None]") -> None:
