@@ -8,6 +8,7 @@ that for every kind of backend, so a worker on another machine needs these same 
 import asyncio
 import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import queue
 import signal
 import threading
@@ -267,6 +268,8 @@ def _sigint_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # The first spawn also starts multiprocessing's resource tracker, and that unblocks SIGINT.
+    multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -42,18 +42,25 @@ def main(settings: WorkerSettings, requests: Connection, events: Connection) -> 
     logging.getLogger("synth.pipeline").setLevel(max(settings.log_level, logging.WARNING))
     inbox: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox), name="requests", daemon=True).start()
+
+    def send(event: Event) -> None:
+        try:
+            events.send(event)
+        except OSError:  # the parent is gone; `_listen` is about to see it too
+            _end(0)
+
     try:
         engine = _start(settings)
     except InvalidRequest as error:
-        events.send(Failed("", Reason.INVALID, str(error)))
+        send(Failed("", Reason.INVALID, str(error)))
         _end(1)
     except Exception as error:
-        _give_up(events, error, "could not start")
-    events.send(engine.ready)
+        _give_up(send, error, "could not start")
+    send(engine.ready)
     try:
-        _serve(engine, inbox, events.send)
+        _serve(engine, inbox, send)
     except Exception as error:
-        _give_up(events, error, "crashed")
+        _give_up(send, error, "crashed")
 
 
 def _start(settings: WorkerSettings) -> Engine:
@@ -98,7 +105,7 @@ def _serve(
             last_sent = time.monotonic()
 
 
-def _give_up(events: Connection, error: Exception, what: str) -> NoReturn:
+def _give_up(send: Callable[[Event], None], error: Exception, what: str) -> NoReturn:
     """The pipeline's state is unknown: say why and end; a fresh process goes on."""
     logger.error("The synthesis process %s", what, exc_info=error)
     if is_out_of_memory(error):
@@ -106,7 +113,7 @@ def _give_up(events: Connection, error: Exception, what: str) -> NoReturn:
     else:
         kind = type(error).__name__
         failed = Failed("", Reason.CRASHED, f"The speech engine {what} ({kind}).")
-    events.send(failed)
+    send(failed)
     _end(1)
 
 

@@ -5,6 +5,7 @@ A job's text is a list of words; each step performs one word of every job in a s
     chunk   0.1 s of audio
     hold    stay here, reporting progress, until cancelled
     mute    stay here and say nothing, between bounded steps
+    company stay here until another job has a slot too, or for 50 steps
     hang    never come back from the step
     crash, kill, oom, cuda-oom, bug      ways to die
     half    die in the middle of an audio message
@@ -69,6 +70,7 @@ class ScriptedPipeline:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._jobs: dict[str, tuple[list[str], int]] = {}  # words left, chunks sent
+        self._lonely: dict[str, int] = {}
 
     @property
     def free(self) -> int:
@@ -107,6 +109,11 @@ class ScriptedPipeline:
             case "hold":
                 return [Progress(job_id, Stage.SEMANTIC, 0.5)]
             case "mute":
+                return []
+            case "company":
+                self._lonely[job_id] = self._lonely.get(job_id, 0) + 1
+                if len(self._jobs) > 1 or self._lonely[job_id] == 50:
+                    self._jobs[job_id] = (words[1:], chunks)
                 return []
             case "chunk":
                 self._jobs[job_id] = (words[1:], chunks + 1)

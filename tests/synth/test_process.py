@@ -91,6 +91,27 @@ def test_ctrl_c_ends_both_at_once_and_without_noise(model: str, text: str) -> No
 
 
 @posix
+def test_ctrl_c_does_not_reach_a_child_that_cannot_ignore_it_yet() -> None:
+    """The first spawn of a process used to start its child with SIGINT unblocked."""
+    code = """
+import asyncio, os, signal
+from synth.client import ProcessBackend
+from tests.synth import scripted
+async def main():
+    backend = ProcessBackend(scripted.settings())
+    starting = asyncio.create_task(backend.start())
+    while not starting.done():
+        if backend.pid:
+            os.kill(backend.pid, signal.SIGINT)
+        await asyncio.sleep(0)
+    print((await starting).model)
+    await backend.close()
+asyncio.run(main())
+"""
+    assert run(code) == ("ok\n", "")
+
+
+@posix
 def test_a_parent_that_forgets_to_close_leaves_no_child() -> None:
     code = """
 import asyncio
@@ -100,12 +121,17 @@ async def main():
     print((await ProcessBackend(scripted.settings()).start()).model)
 asyncio.run(main())
 """
+    assert run(code) == ("ok\n", "")
+
+
+def run(code: str) -> tuple[str, str]:
+    """Run a parent to its end, and its child: both hold the pipes that are read here."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2],
-        capture_output=True,  # read to their ends: the child holds them too
+        capture_output=True,
         text=True,
         timeout=20,
         check=True,
     )
-    assert (done.stdout, done.stderr) == ("ok\n", "")
+    return done.stdout, done.stderr

@@ -33,6 +33,12 @@ async def until(job: Job, kind: type) -> object:
     return event
 
 
+async def placed(job: Job, position: int) -> None:
+    """Wait until the job is told this place; what was said before is behind it then."""
+    while await until(job, Accepted) != Accepted(job.job_id, position):
+        pass
+
+
 async def error_of(job: Job) -> SynthError:
     with pytest.raises(SynthError) as caught:
         await until(job, Done)
@@ -154,18 +160,39 @@ async def test_several_jobs_of_a_dead_worker_run_again_each_alone() -> None:
         first, second, guilty = (
             client.submit(text, user="a") for text in ("hold", "hold", "crash")
         )
-        while await until(first, Accepted) != Accepted(first.job_id, 1):
-            pass  # back in line after the crash
-        await until(first, Progress)
+        await placed(first, 1)  # back in line after the crash
+        await placed(second, 2)
+        await placed(first, 0)
         newcomer = client.submit("chunk", user="b")
         places = [job.position for job in (first, second, newcomer, guilty)]
         assert places == [0, 1, 2, 3]
         first.cancel()
-        await until(second, Progress)
+        await placed(second, 0)
         assert newcomer.position == 1
         second.cancel()
         await until(newcomer, Done)
         assert "exit status 3" in str(await error_of(guilty))
+
+
+async def test_a_suspect_is_not_put_beside_the_jobs_of_another_worker() -> None:
+    backends = [backend_of(slots=2), backend_of(slots=2)]
+    async with SynthClient(backends, patience=QUICK) as client:
+        await client.ready()
+        workers = client._jobs.workers
+        await loop_until(lambda: all(worker.free for worker in workers))
+        # The emptiest worker gets the next job, so the first and the third share one.
+        guilty = client.submit("company crash", user="a")
+        elsewhere = client.submit("hold", user="a")
+        beside = client.submit("hold", user="b")
+        pids = [backend.pid for backend in backends]
+        await placed(beside, 2)  # behind the guilty one
+        assert "exit status 3" in str(await error_of(guilty))
+        await placed(beside, 0)
+        assert elsewhere.position == 0
+        assert [old == backend.pid for old, backend in zip(pids, backends, strict=True)] == [
+            False,
+            True,
+        ]
 
 
 async def test_a_job_whose_audio_was_sent_is_not_said_twice() -> None:
