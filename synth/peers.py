@@ -177,6 +177,18 @@ def load_transformers(checkpoint: Checkpoint, *, dtype: torch.dtype = torch.floa
     return model
 
 
+def transformers_settings(model: Any) -> dict[str, Any]:
+    """The settings each stage's `generate` wants: "semantic", "coarse", "fine"."""
+    from transformers.models.bark import generation_configuration_bark as kinds
+
+    given = model.generation_config
+    return {
+        "semantic": kinds.BarkSemanticGenerationConfig(**given.semantic_config),
+        "coarse": kinds.BarkCoarseGenerationConfig(**given.coarse_acoustics_config),
+        "fine": kinds.BarkFineGenerationConfig(**given.fine_acoustics_config),
+    }
+
+
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     named = {_transformers_name(name): tensor.float() for name, tensor in tensors.items()}
     loaded = module.load_state_dict(named, strict=False)

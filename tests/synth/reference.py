@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +172,7 @@ class Transformers:
     """transformers' BarkModel over one checkpoint, greedy, stage by stage."""
 
     checkpoint: RandomCheckpoint
-    model: object
+    model: Any
 
     def codes_and_waveform(
         self, text_tokens: Ints, history: HistoryPrompt | None, *, max_tokens: int
@@ -181,46 +182,41 @@ class Transformers:
         text_tokens: our text block, offset and padded.
         """
         config, model = self.checkpoint.config, self.model
-        settings = model.generation_config  # pyright: ignore[reportAttributeAccessIssue]
         numbers = config.text
         ids = torch.from_numpy(text_tokens)[None] - numbers.offset
         mask = torch.from_numpy((text_tokens != numbers.pad).astype(np.int64))[None]
         prompt = None
         if history is not None:
             prompt = {k: torch.from_numpy(v) for k, v in (_as_dict(history) or {}).items()}
-        from transformers.models.bark import generation_configuration_bark as settings_of
-
-        semantic_settings = settings_of.BarkSemanticGenerationConfig(**settings.semantic_config)
-        coarse_settings = settings_of.BarkCoarseGenerationConfig(**settings.coarse_acoustics_config)
-        fine_settings = settings_of.BarkFineGenerationConfig(**settings.fine_acoustics_config)
+        settings = peers.transformers_settings(model)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            semantic = model.semantic.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            semantic = model.semantic.generate(
                 ids,
                 attention_mask=mask,
                 history_prompt=prompt,
-                semantic_generation_config=semantic_settings,
+                semantic_generation_config=settings["semantic"],
                 max_new_tokens=max_tokens,
                 do_sample=False,
             )
             semantic = semantic[:, : int((semantic[0] != config.semantic.pad).sum())]
-            coarse = model.coarse_acoustics.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            coarse = model.coarse_acoustics.generate(
                 semantic.clone(),
                 history_prompt=prompt,
-                semantic_generation_config=semantic_settings,
-                coarse_generation_config=coarse_settings,
+                semantic_generation_config=settings["semantic"],
+                coarse_generation_config=settings["coarse"],
                 codebook_size=config.codec.codebook_size,
                 do_sample=False,
             )
-            fine = model.fine_acoustics.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            fine = model.fine_acoustics.generate(
                 coarse.clone(),
                 history_prompt=prompt,
-                semantic_generation_config=semantic_settings,
-                coarse_generation_config=coarse_settings,
-                fine_generation_config=fine_settings,
+                semantic_generation_config=settings["semantic"],
+                coarse_generation_config=settings["coarse"],
+                fine_generation_config=settings["fine"],
                 codebook_size=config.codec.codebook_size,
             )
-            samples = model.codec_decode(fine)  # pyright: ignore[reportAttributeAccessIssue]
+            samples = model.codec_decode(fine)
         books = np.arange(config.coarse.codebooks) * config.codec.codebook_size
         flat = coarse[0].numpy().reshape(-1, config.coarse.codebooks) - config.semantic.vocab
         return semantic[0].numpy(), (flat - books).T, fine[0].numpy(), samples[0].numpy()
