@@ -6,10 +6,13 @@ import discord
 
 from bot.delivery import Order
 from bot.playback import Clip as Playable
-from bot.playback import PlayTicket, VoiceChannel, VoiceSession, VoiceSessions
+from bot.playback import PlayTicket, VoiceChannel, VoiceReason, VoiceSession, VoiceSessions
 from bot.replies import clip_title
 from bot.speech import Clip
 from bot.transcode import Transcoder
+
+# Whoever sends the bot away does not want it back for the clips that were on their way.
+_SENT_AWAY = (VoiceReason.LEFT, VoiceReason.KICKED, VoiceReason.CHANNEL_DELETED)
 
 
 class ChannelPlayer:
@@ -36,9 +39,11 @@ class ChannelPlayer:
     async def play(self, clip: Clip, order: Order) -> PlayTicket:
         """Queue the clip in the channel. Raises VoiceProblem, SynthUnavailable."""
         packets = await self._transcoder.opus_packets(clip.samples, clip.sample_rate)
-        # Joined anew: since `prepare` the bot may have been sent away, or gone to sleep.
         if self._joining is not None:
-            await self._joining
+            sent_away = (await self._joining).closed_because
+            if sent_away is not None and sent_away.reason in _SENT_AWAY:
+                raise sent_away
+        # Joined anew: since `prepare` the bot may have left by itself.
         session = await self._sessions.join(self._channel, self._member)
         request = order.request
         return session.enqueue(

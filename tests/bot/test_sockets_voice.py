@@ -280,7 +280,7 @@ async def test_stage_has_no_end_to_end_encryption(discord: DiscordServer) -> Non
     assert score >= SIMILAR
 
 
-async def test_skip_stop_and_leave(discord: DiscordServer) -> None:
+async def test_skip_and_stop(discord: DiscordServer) -> None:
     world = discord.world
     await discord.join_voice(world.alice, world.lounge)
     hearing = Hearing(discord)
@@ -293,9 +293,23 @@ async def test_skip_stop_and_leave(discord: DiscordServer) -> None:
     after = Hearing(discord)
     await after.some(20)
     await discord.answered(await discord.command(world.alice, "stop"))
+    assert_private(hearing.packets)
+
+
+async def test_leave_holds_for_clips_that_are_still_being_made(discord: DiscordServer) -> None:
+    """The bot once came back after /leave, to play what had been asked for before."""
+    world = discord.world
+    await discord.join_voice(world.alice, world.lounge)
+    hearing = Hearing(discord)
+    jobs = [await bark(discord, to="voice", seed=seed) for seed in (1, 2, 3)]
+    await hearing.some(1)
+    mark = discord.journal.mark
     await discord.answered(await discord.command(world.alice, "leave"))
     assert world.voice_channel_of(world.bot) is None
-    assert_private(hearing.packets)
+    for job in jobs:
+        await discord.answered(job, lambda i: "asked to leave" in i.content)
+        assert job.attachments
+    assert not [r for r in discord.journal.find("voice_state_asked", mark) if r["channel_id"]]
 
 
 async def refused(server: DiscordServer, channel: Channel, person: User) -> str:
