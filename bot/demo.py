@@ -141,7 +141,8 @@ def _require_port(port: int) -> None:
 
 
 def _port_sentence(port: int, error: Exception) -> str:
-    why = getattr(error, "strerror", None) or "it is not between 0 and 65535"
+    number = error.errno if isinstance(error, OSError) else None
+    why = os.strerror(number) if number else "it is not between 0 and 65535"
     return f"Port {port} cannot be used ({why}); choose another with --port, or leave it out."
 
 

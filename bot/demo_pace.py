@@ -25,7 +25,7 @@ class PacedBackend:
         self, backend: Backend, job_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._backend = backend
-        self._job_s = job_s
+        self.job_s = job_s
         self._clock = clock
         self._begun = 0.0
         self._hurry = asyncio.Event()
@@ -52,7 +52,7 @@ class PacedBackend:
 
     async def events(self) -> AsyncIterator[Event]:
         async for event in self._backend.events():
-            left_s = self._begun + self._job_s * _share(event) - self._clock()
+            left_s = self._begun + self.job_s * _share(event) - self._clock()
             if left_s > 0:
                 try:
                     async with asyncio.timeout(left_s):
