@@ -19,6 +19,8 @@ def main() -> None:
     fit.add_argument("stage", choices=("decoder", "semantic", "coarse", "fine"))
     fit.add_argument("--device", default="cpu")
     fit.add_argument("--threads", type=int, default=1)
+    fit.add_argument("--workers", type=int, default=0, help="processes that prepare batches")
+    fit.add_argument("--scale", type=int, default=1, help="times the batch; for a GPU")
     fit.add_argument("--steps", type=int, help="stop at this step")
     fit.add_argument("--minutes", type=float, help="stop after so long")
     fit.add_argument("--cooldown", type=int, default=0, help="last steps of --steps, rate to zero")
@@ -55,9 +57,10 @@ def main() -> None:
 
         torch.set_num_threads(options.threads)
         torch.manual_seed(SEED)
-        stage = STAGES[options.stage](paths, options.device)
+        run = RUNS[options.stage]
+        stage = STAGES[options.stage](paths, run.batch * options.scale, options.device)
         limits = Limits(options.steps, options.minutes, options.cooldown)
-        train(stage, RUNS[options.stage], paths.checkpoint(options.stage), limits)
+        train(stage, run, paths.checkpoint(options.stage), limits, options.workers)
     elif options.command == "export":
         from synth.nano.export import export
 

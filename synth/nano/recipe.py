@@ -147,8 +147,10 @@ class Run:
     batch: int
     learning_rate: float
     warmup: int = 150
+    slower_from: int | None = None  # a step from which the rate is `slower` times itself
+    slower: float = 1.0
     weight_decay: float = 0.1
-    save_every: int = 200
+    save_every: int = 100
 
 
 SEED = 1
@@ -158,5 +160,11 @@ RUNS = {
     "semantic": Run(batch=7_000, learning_rate=1.5e-3),  # batch in positions
     "coarse": Run(batch=16, learning_rate=1.5e-3),  # in windows
     "fine": Run(batch=24, learning_rate=1.5e-3),  # in windows
-    "decoder": Run(batch=12, learning_rate=1.2e-3, weight_decay=1e-4),
+    "decoder": Run(
+        batch=12,
+        learning_rate=1.2e-3,
+        weight_decay=1e-4,
+        slower_from=ADVERSARIAL_FROM,
+        slower=0.35,
+    ),  # in crops
 }

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synth.nano import windows
+from synth.nano.ahead import Batch
 from synth.nano.gpt import CausalModel, FineModel, coarse_model, semantic_model
-from synth.nano.recipe import COARSE, CODEC, FINE, NANO, RUNS, SEED, SEMANTIC, Paths
+from synth.nano.recipe import COARSE, CODEC, FINE, NANO, SEED, SEMANTIC, Paths
 from synth.nano.shards import list_shards, load_tokens
 from synth.nano.vocoder import VocoderStage
 from synth.nano.windows import IGNORE, Corpus
@@ -23,17 +24,19 @@ _GUIDED_LAYER = 1
 class _Tokens:
     """The corpus of a stage, read again when shards were added."""
 
-    def __init__(self, paths: Paths, device: str) -> None:
-        self.paths, self.device = paths, device
+    def __init__(self, paths: Paths, batch: int, device: str) -> None:
+        self.paths, self.batch, self.device = paths, batch, device
         self._shards = -1
         self.refresh()
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         shards = sum((f / "tokens.npz").exists() for f in list_shards(self.paths))
-        if shards != self._shards:
-            tokens = load_tokens(self.paths)
-            self.corpus, self.held = Corpus(tokens), Corpus(tokens, validation=True)
-            self._shards = shards
+        if shards == self._shards:
+            return False
+        tokens = load_tokens(self.paths)
+        self.corpus, self.held = Corpus(tokens), Corpus(tokens, validation=True)
+        self._shards = shards
+        return True
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -53,22 +56,23 @@ class SemanticStage(_Tokens):
 
     name = "semantic"
 
-    def __init__(self, paths: Paths, device: str = "cpu") -> None:
-        super().__init__(paths, device)
+    def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
+        super().__init__(paths, batch, device)
         self.model: CausalModel = semantic_model(NANO.semantic_shape).to(device)
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def prepare(self, step: int, rng: np.random.Generator) -> Batch:
+        return windows.semantic_batch(self.corpus, rng, self.batch)
+
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         guide = max(0.0, 1 - step / _GUIDED_STEPS)
-        loss, off = self._losses(self.corpus, rng, RUNS["semantic"].batch, guide > 0)
+        loss, off = self._losses(batch, guide > 0)
         parts = {"loss": loss.item()}
         if guide:
             parts["off_diagonal"] = off.item()
         return loss + guide * off, parts
 
-    def _losses(
-        self, corpus: Corpus, rng: np.random.Generator, positions: int, guided: bool
-    ) -> tuple[Tensor, Tensor]:
-        ids, targets, texts, speeches = windows.semantic_batch(corpus, rng, positions)
+    def _losses(self, batch: Batch, guided: bool) -> tuple[Tensor, Tensor]:
+        ids, targets, texts, speeches = batch
         y = self.put(targets)
         with self.precision():
             n = (ids.shape[1] - targets.shape[1]) // 2
@@ -82,8 +86,8 @@ class SemanticStage(_Tokens):
 
     def validate(self) -> dict[str, float]:
         rng = np.random.default_rng(SEED)
-        losses = [self._losses(self.held, rng, 4000, False)[0].item() for _ in range(12)]
-        return {"loss": float(np.mean(losses))}
+        batches = [windows.semantic_batch(self.held, rng, 4000) for _ in range(12)]
+        return {"loss": float(np.mean([self._losses(b, False)[0].item() for b in batches]))}
 
 
 def _off_diagonal(scores: Tensor, texts: Tensor, speeches: Tensor) -> Tensor:
@@ -102,17 +106,15 @@ class CoarseStage(_Tokens):
 
     name = "coarse"
 
-    def __init__(self, paths: Paths, device: str = "cpu") -> None:
-        super().__init__(paths, device)
+    def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
+        super().__init__(paths, batch, device)
         self.model: CausalModel = coarse_model(NANO.coarse_shape).to(device)
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        return self._losses(self.corpus, rng)
+    def prepare(self, step: int, rng: np.random.Generator) -> Batch:
+        return _stacked([windows.coarse_window(self.corpus, rng) for _ in range(self.batch)])
 
-    def _losses(self, corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        batch = [windows.coarse_window(corpus, rng) for _ in range(RUNS["coarse"].batch)]
-        ids = self.put(np.stack([b[0] for b in batch]))
-        targets = self.put(np.stack([b[1] for b in batch]))
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        ids, targets = (self.put(array) for array in batch)
         with self.precision():
             hidden = self.model(ids[:, :-1])[:, COARSE.semantic_block :]
         books = []
@@ -125,11 +127,14 @@ class CoarseStage(_Tokens):
                     hidden[mine], self.model.lm_head.weight[low : low + CODEC.codebook_size]
                 )
             books.append(F.cross_entropy(logits.float(), targets[mine] - low))
-        return sum(books), {f"book{i}": x.item() for i, x in enumerate(books)}  # type: ignore[return-value]
+        return torch.stack(books).sum(), {f"book{i}": x.item() for i, x in enumerate(books)}
 
     def validate(self) -> dict[str, float]:
         rng = np.random.default_rng(SEED)
-        return _mean([self._losses(self.held, rng)[1] for _ in range(8)])
+        batches = [
+            _stacked([windows.coarse_window(self.held, rng) for _ in range(16)]) for _ in range(8)
+        ]
+        return _mean([self.loss(0, batch)[1] for batch in batches])
 
 
 class FineStage(_Tokens):
@@ -137,19 +142,26 @@ class FineStage(_Tokens):
 
     name = "fine"
 
-    def __init__(self, paths: Paths, device: str = "cpu") -> None:
-        super().__init__(paths, device)
+    def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
+        super().__init__(paths, batch, device)
         self.model = FineModel(NANO.fine_shape).to(device)
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        book = int(rng.integers(COARSE.codebooks, FINE.codebooks))
-        loss, _ = self._losses(self.corpus, book, rng)
+    @staticmethod
+    def _book(step: int) -> int:
+        """Each step is about one book, in turn."""
+        return COARSE.codebooks + step % (FINE.codebooks - COARSE.codebooks)
+
+    def prepare(self, step: int, rng: np.random.Generator) -> Batch:
+        book = self._book(step)
+        return _stacked([windows.fine_window(self.corpus, book, rng) for _ in range(self.batch)])
+
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        book = self._book(step)
+        loss, _ = self._losses(batch, book)
         return loss, {f"book{book}": loss.item()}
 
-    def _losses(self, corpus: Corpus, book: int, rng: np.random.Generator) -> tuple[Tensor, float]:
-        batch = [windows.fine_window(corpus, book, rng) for _ in range(RUNS["fine"].batch)]
-        codes = self.put(np.stack([b[0] for b in batch]))
-        targets = self.put(np.stack([b[1] for b in batch]))
+    def _losses(self, batch: Batch, book: int) -> tuple[Tensor, float]:
+        codes, targets = (self.put(array) for array in batch)
         with self.precision():
             logits = self.model(codes, book)[..., : CODEC.codebook_size]
         mine = targets != IGNORE
@@ -160,10 +172,14 @@ class FineStage(_Tokens):
         rng = np.random.default_rng(SEED)
         out: dict[str, float] = {}
         for book in range(COARSE.codebooks, FINE.codebooks):
-            both = [self._losses(self.held, book, rng) for _ in range(2)]
-            out[f"book{book}"] = float(np.mean([loss.item() for loss, _ in both]))
-            out[f"right{book}"] = float(np.mean([right for _, right in both]))
+            batch = _stacked([windows.fine_window(self.held, book, rng) for _ in range(24)])
+            loss, out[f"right{book}"] = self._losses(batch, book)
+            out[f"book{book}"] = loss.item()
         return out
+
+
+def _stacked(examples: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
+    return np.stack([e[0] for e in examples]), np.stack([e[1] for e in examples])
 
 
 def _mean(parts: list[dict[str, float]]) -> dict[str, float]:

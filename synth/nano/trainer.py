@@ -11,41 +11,17 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synth.nano.recipe import SEED, Run
+from synth.nano.ahead import Ahead, Stage
+from synth.nano.optimizers import Optimizers
+from synth.nano.recipe import Run
 
 log = logging.getLogger(__name__)
 
 _AVERAGE = 0.998
-
-
-class Stage(Protocol):
-    """What a stage brings to the loop."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def model(self) -> nn.Module: ...
-
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]: ...
-
-    def validate(self) -> dict[str, float]: ...
-
-    def refresh(self) -> None:
-        """Pick up data that appeared since."""
-        ...
-
-    def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold besides the model."""
-        ...
-
-    def load_extra(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -62,19 +38,11 @@ class State:
     """Everything a checkpoint holds."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizers
     average: dict[str, Tensor]
     step: int = 0
     cpu_s: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
-
-
-def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
-    """Matrices decay; norms, biases and positions do not."""
-    matrices, others = [], []
-    for name, p in model.named_parameters():
-        (matrices if p.dim() >= 2 and "wpe" not in name else others).append(p)
-    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def save(stage: Stage, state: State, path: Path) -> None:
@@ -108,24 +76,25 @@ def load(stage: Stage, state: State, path: Path) -> None:
 
 
 def rate(run: Run, step: int, limits: Limits) -> float:
-    """Learning rate: linear warmup, constant, and a linear cooldown if one is asked for."""
+    """Learning rate: linear warmup, constant, perhaps a lower constant and a linear cooldown."""
     factor = min(1.0, (step + 1) / run.warmup)
+    if run.slower_from is not None and step >= run.slower_from:
+        factor *= run.slower
     if limits.cooldown and limits.steps:
         factor *= min(1.0, max(0.0, (limits.steps - step) / limits.cooldown))
     return run.learning_rate * factor
 
 
-def train(stage: Stage, run: Run, path: Path, limits: Limits) -> State:
+def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) -> State:
     """Train until a limit, from `path` if it exists; returns the last state, saved."""
     model = stage.model
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, run.weight_decay), run.learning_rate, betas=(0.9, 0.97)
-    )
+    optimizer = Optimizers(model, run.weight_decay)
     state = State(model, optimizer, {k: v.detach().clone() for k, v in model.state_dict().items()})
     if path.exists():
         load(stage, state, path)
     started, cpu_before = time.monotonic(), time.process_time() - state.cpu_s
     recent: dict[str, float] = {}
+    ahead = Ahead(stage, state.step, workers)
     model.train()
     while True:
         minutes = (time.monotonic() - started) / 60
@@ -133,9 +102,8 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits) -> State:
             break
         if limits.minutes is not None and minutes >= limits.minutes:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = rate(run, state.step, limits)
-        loss, parts = stage.loss(state.step, np.random.default_rng([SEED, state.step]))
+        optimizer.set_rate(rate(run, state.step, limits))
+        loss, parts = stage.loss(state.step, ahead.get())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -151,7 +119,9 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits) -> State:
             if state.step % (2 * run.save_every) == 0:
                 _measure(stage, state)
             save(stage, state, path)
-            stage.refresh()
+            if stage.refresh():
+                ahead.close()
+    ahead.close()
     save(stage, state, path)
     return state
 

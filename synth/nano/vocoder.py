@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from synth.codec import build_decoder
+from synth.nano.ahead import Batch
 from synth.nano.codebooks import Codebooks
 from synth.nano.discriminators import Jury, fooling_loss, jury_loss
 from synth.nano.features import mel_filters
-from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, NANO, RUNS, SEED, Paths
+from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, NANO, SEED, Paths
 from synth.nano.shards import Shard, list_shards, open_shard
 
 _LEAD = 8  # frames whose sound is not judged: they hear no past
@@ -77,11 +78,13 @@ class Crops:
         self._known: list[tuple[Shard, np.ndarray, np.ndarray]] = []
         self.refresh()
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         folders = [f for f in list_shards(self.paths) if (f / "tokens.npz").exists()]
-        for folder in folders[len(self._known) :]:
+        known = len(self._known)
+        for folder in folders[known:]:
             held = np.load(folder / "tokens.npz")
             self._known.append((open_shard(folder), held["codes"], held["ends"]))
+        return len(folders) > known
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """codes (8, B, T) int64 and samples (B, T * hop) float32, T = lead + crop."""
@@ -108,8 +111,8 @@ class VocoderStage:
 
     name = "decoder"
 
-    def __init__(self, paths: Paths, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
+        self.batch, self.device = batch, device
         self.crops = Crops(paths)
         self.model = Vocoder(Codebooks.load(paths.codebooks).rows).to(device)
         self.spectral = SpectralLoss().to(device)
@@ -125,16 +128,13 @@ class VocoderStage:
         self.jury.load_state_dict(state["jury"])
         self._jury_optimizer.load_state_dict(state["optimizer"])
 
-    def refresh(self) -> None:
-        self.crops.refresh()
+    def refresh(self) -> bool:
+        return self.crops.refresh()
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Codes of eight books (now and then two) and the true samples behind the lead."""
-        codes, audio = self.crops.draw(rng, RUNS["decoder"].batch)
-        if rng.random() < _COARSE_ONLY:
-            codes = codes[:2]
-        put = torch.from_numpy
-        return put(codes).to(self.device), put(audio[:, _LEAD * CODEC.hop :]).to(self.device)
+    def prepare(self, step: int, rng: np.random.Generator) -> Batch:
+        """Codes of eight books (now and then two) and the samples they stand for."""
+        codes, audio = self.crops.draw(rng, self.batch)
+        return (codes[:2] if rng.random() < _COARSE_ONLY else codes), audio
 
     def precision(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
@@ -145,8 +145,13 @@ class VocoderStage:
             made = self.model(codes)
         return made.float()[:, _LEAD * CODEC.hop :]
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        codes, true = self.batch(rng)
+    def _put(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Codes, and the true samples behind the lead, on the device."""
+        codes, audio = (torch.from_numpy(array).to(self.device) for array in batch)
+        return codes, audio[:, _LEAD * CODEC.hop :]
+
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        codes, true = self._put(batch)
         made = self.speak(codes)
         loss = self.spectral(made, true)
         parts = {"spectral": loss.item()}
@@ -157,10 +162,10 @@ class VocoderStage:
         self._jury_optimizer.zero_grad()
         verdict.backward()
         self._jury_optimizer.step()
+        self.jury.requires_grad_(False)
         with self.precision():
-            with torch.no_grad():
-                wanted = self.jury(true)
-            fooled, apart = fooling_loss(wanted, self.jury(made))
+            fooled, apart = fooling_loss(self.jury(true), self.jury(made))
+        self.jury.requires_grad_(True)
         # The jury knows nothing at first; its word comes to count over a few hundred steps.
         heed = min(1.0, (step - ADVERSARIAL_FROM) / _HEED_STEPS)
         parts |= {"jury": verdict.item(), "fooled": fooled.item(), "apart": apart.item()}
@@ -170,11 +175,6 @@ class VocoderStage:
         rng = np.random.default_rng(SEED)
         out: dict[str, float] = {}
         for books in (8, 2):
-            losses = []
-            for _ in range(2):
-                codes, audio = self.crops.draw(rng, RUNS["decoder"].batch)
-                made = self.speak(torch.from_numpy(codes[:books]).to(self.device))
-                true = torch.from_numpy(audio[:, _LEAD * CODEC.hop :]).to(self.device)
-                losses.append(self.spectral(made, true).item())
-            out[f"spectral{books}"] = float(np.mean(losses))
+            codes, true = self._put(self.crops.draw(rng, 24))
+            out[f"spectral{books}"] = self.spectral(self.speak(codes[:books]), true).item()
         return out

@@ -42,7 +42,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setitem(RUNS, name, dataclasses.replace(RUNS[name], batch=batch, save_every=2))
         _tokens(paths)
         for name in STAGES:
-            stage = STAGES[name](paths)
+            stage = STAGES[name](paths, RUNS[name].batch)
             state = train(stage, RUNS[name], paths.checkpoint(name), Limits(steps=2))
             assert state.step == 2
         export(paths, root / "out")

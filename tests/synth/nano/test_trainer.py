@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from synth.nano.ahead import Batch
 from synth.nano.recipe import Run
 from synth.nano.trainer import Limits, rate, train
 
@@ -25,18 +27,22 @@ class Line:
         self.refreshed = 0
         self.loaded: dict[str, Any] = {}
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def prepare(self, step: int, rng: np.random.Generator) -> Batch:
+        return (rng.standard_normal((8, 1), np.float32),)
+
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         if step == self.fail_at:
             raise KeyboardInterrupt
-        x = torch.from_numpy(rng.standard_normal((8, 1), np.float32))
+        x = torch.from_numpy(batch[0])
         loss = (self.model(x) - 3 * x).square().mean()
         return loss, {"loss": loss.item()}
 
     def validate(self) -> dict[str, float]:
         return {"weight": self.model.state_dict()["weight"].item()}
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         self.refreshed += 1
+        return self.refreshed % 2 == 0
 
     def extra_state(self) -> dict[str, Any]:
         return {"note": 7}
@@ -74,12 +80,21 @@ def test_measuring_does_not_change_the_training(tmp_path: Path):
     torch.testing.assert_close(one.model.state_dict(), two.model.state_dict(), rtol=0, atol=0)
 
 
+def test_batches_made_ahead_are_the_same(tmp_path: Path):
+    alone = train(Line(), RUN, tmp_path / "a.pt", Limits(steps=23))
+    helped = train(Line(), RUN, tmp_path / "b.pt", Limits(steps=23), workers=2)
+    torch.testing.assert_close(alone.model.state_dict(), helped.model.state_dict(), rtol=0, atol=0)
+
+
 def test_rate_warms_up_holds_and_cools_down():
     limits = Limits(steps=100, cooldown=20)
     assert rate(RUN, 0, limits) == pytest.approx(0.01)
     assert rate(RUN, 50, limits) == pytest.approx(0.05)
     assert rate(RUN, 90, limits) == pytest.approx(0.025)
     assert rate(RUN, 100, limits) == 0
+    slower = dataclasses.replace(RUN, slower_from=60, slower=0.5)
+    assert rate(slower, 59, Limits()) == pytest.approx(0.05)
+    assert rate(slower, 60, Limits()) == pytest.approx(0.025)
 
 
 def test_no_time_left_still_leaves_a_checkpoint(tmp_path: Path):
