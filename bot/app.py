@@ -134,7 +134,10 @@ async def run(settings: Settings, token: str) -> int:
 
 @asynccontextmanager
 async def _until_told(client: BarkClient) -> AsyncGenerator[None]:
-    """SIGTERM closes the client, as a service manager or a container expects."""
+    """SIGTERM, as from a service manager or a container, and Ctrl-C close the client in order.
+
+    Ctrl-C left to asyncio cancels the connection first, and then nobody can be told any more.
+    """
     loop = asyncio.get_running_loop()
     closing: set[asyncio.Task[None]] = set()
 
@@ -142,13 +145,16 @@ async def _until_told(client: BarkClient) -> AsyncGenerator[None]:
         task = asyncio.create_task(client.close())
         closing.add(task)
 
+    signals = (signal.SIGTERM, signal.SIGINT)
     try:
-        loop.add_signal_handler(signal.SIGTERM, close)
+        for number in signals:
+            loop.add_signal_handler(number, close)
     except NotImplementedError:  # Windows: there Ctrl-C is all there is
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in signals:
+            loop.remove_signal_handler(number)
         await asyncio.gather(*closing, return_exceptions=True)

@@ -299,6 +299,14 @@ class Interactions:
             raise Refused(404, 10008, "Unknown Message")
         return candidates[0]
 
+    def message_in(self, channel: Channel, message_id: str) -> Message | None:
+        """An answer as a message of its channel: all but ephemeral ones can be had there too."""
+        for interaction in self._by_token.values():
+            for message in interaction.messages:
+                if str(message.id) == message_id and message.channel is channel:
+                    return None if message.flags & EPHEMERAL else message
+        return None
+
     def edit(self, token: str, message_id: str, body: Payload, new: list[Attachment]) -> Message:
         message = self.message_of(token, message_id)
         message.fill(body, new)

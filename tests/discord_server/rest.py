@@ -221,9 +221,12 @@ class Rest:
         return channel
 
     def _message_of(self, request: web.Request) -> Message:
+        message_id = request.match_info["message"]
         for message in self.messages:
-            if str(message.id) == request.match_info["message"] and not message.deleted:
+            if str(message.id) == message_id and not message.deleted:
                 return message
+        if message := self._interactions.message_in(self._channel_of(request), message_id):
+            return message
         raise Refused(404, 10008, "Unknown Message")
 
     async def _post_message(self, request: web.Request) -> web.Response:
