@@ -90,9 +90,13 @@ class Job:
                 self._config,
                 device,
             )
-        if self.fine.done + 1 == self.fine.total:  # the forward pass about to happen is the last
-            self.stage = Stage.CODEC
         return self.fine
+
+    def after_fine(self) -> None:
+        """A forward pass of the fine stage is done."""
+        assert self.fine is not None
+        if self.fine.done == self.fine.total:
+            self.stage = Stage.CODEC
 
     def fine_codes(self) -> npt.NDArray[np.int64]:
         """(codebooks, F) int64, once the fine stage has ended."""

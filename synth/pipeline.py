@@ -198,6 +198,7 @@ class Pipeline:
     def _fine_work(self, jobs: list[Job]) -> list[Job]:
         job = min(jobs, key=lambda job: job.served)
         self._fine.step(job.start_fine(self.model.device))
+        job.after_fine()
         return [job]
 
     def _codec_work(self, job: Job) -> list[JobEvent]:

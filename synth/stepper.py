@@ -46,7 +46,8 @@ class Stepper:
 
     `heads` are output projections used in turn, step by step (coarse: one a codebook); head h's
     row r stands for token `offsets[h] + r`, which is what is fed back. With `end_row`, that row
-    of the head ends the sequence.
+    of the head ends the sequence. `masked` makes every step the same work for all slots, whoever
+    is active, as a captured graph needs it: the default on CUDA; elsewhere idle slots cost nothing.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Stepper:
         *,
         slots: int,
         end_row: int | None = None,
+        masked: bool | None = None,
     ) -> None:
         self._transformer = transformer
         self._heads = tuple(Linear(head) for head in heads)
@@ -64,6 +66,7 @@ class Stepper:
         self._end_row = end_row
         device, dtype = transformer.wpe.device, transformer.wpe.dtype
         self._device = device
+        self._masked = device.type == "cuda" if masked is None else masked
         # Sampling happens in at least single precision.
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
         self.slots = slots
@@ -149,11 +152,11 @@ class Stepper:
         return Chunk(made, ends)
 
     def _rows(self, slots: Sequence[int]) -> "_Rows":
-        # On CUDA all slots take part, for shapes that stay; on a CPU an idle row would cost.
-        taken = list(range(self.slots)) if self._device.type == "cuda" else list(slots)
+        taken = list(range(self.slots)) if self._masked else list(slots)
         every = taken == list(range(self.slots))
         draws = [self._draws[slot] for slot in taken]
         return _Rows(
+            active=list(slots),
             slots=taken,
             index=slice(None) if every else torch.tensor(taken, device=self._device),
             filter_p=any(how.top_p < 1 for how in draws),
@@ -165,19 +168,21 @@ class Stepper:
     def _body(self, rows: "_Rows", turn: int) -> tuple[Tensor, Tensor]:
         """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,)."""
         index = rows.index
-        position = self.position[index]
+        # A slot that has used up the context may still be an idle row.
+        position = self.position[index].clamp(max=self.cache.context - 1)
         x = self._transformer.wtes[0][self.token[index]] + self._transformer.wpe[position]
         logits = self._heads[turn](self._transformer(x, self._attend(rows, position)))
         row, end = self._sample(logits.to(self._float), rows)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
-        self.position[index] = position + advance
+        self.position[index] += advance
         self.step[index] += advance
         return row, end
 
     def _attend(self, rows: "_Rows", position: Tensor) -> Attend:
-        if self._device.type == "cuda":
-            span = span_for(max(self.live) + 1, self.cache.context)
+        if self._masked:
+            longest = max(self.live[slot] for slot in rows.active)
+            span = span_for(longest + 1, self.cache.context)
             return DecodeMasked(self.cache, position, span)
         return DecodeEach(self.cache, rows.slots, [self.live[slot] for slot in rows.slots])
 
@@ -209,7 +214,8 @@ class Stepper:
 class _Rows:
     """What holds for all steps of one run: which slots are rows, and what sampling must do."""
 
-    slots: list[int]
+    active: list[int]
+    slots: list[int]  # the rows; all slots where idle ones take part
     index: slice | Tensor
     filter_p: bool
     filter_k: bool
