@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 PERIOD_S = 15.0
+_RETRY_S = 1.0
 STALE_S = 60.0  # some missed beats in a row, not one
 
 
@@ -34,7 +35,9 @@ async def heartbeat(
         while True:
             if well():
                 await asyncio.to_thread(file.touch)
-            await asyncio.sleep(period_s)
+                await asyncio.sleep(period_s)
+            else:
+                await asyncio.sleep(min(period_s, _RETRY_S))
 
     task = asyncio.create_task(beat(), name="heartbeat")
     try:
