@@ -23,6 +23,7 @@ class LivePage(Preview):
     simcord publishes what a user's action brings about at once, and what the bot does later only
     when Refresh is pressed. Here each look of the page publishes what has happened since the last
     one. Not sooner: a button that is pressed on anything but the newest publication is refused.
+    It also scrolls to what the bot says, unless somebody reads further back.
     """
 
     def __init__(self, env: Env, channel: ChannelHandle, viewer: MemberActor, port: int) -> None:
@@ -46,6 +47,8 @@ class LivePage(Preview):
         requests = len(self.env.http_requests)  # whatever the bot does is a request
         if self._active_action is None and self._shown.get(page.id) != requests:
             self._shown[page.id] = requests
+            if page.window_end_id is None:
+                page.target_id = self._initial_target(page.viewer, page.channel_id)
             self._publish(page, reason="refresh")
         return super()._page_payload(page)
 
