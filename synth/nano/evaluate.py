@@ -12,6 +12,7 @@ import torch
 
 from synth.checkpoints import open_checkpoint
 from synth.codec import Codec
+from synth.fine import FineJob, FineStage
 from synth.model import build_model
 from synth.nano.features import log_mel
 from synth.nano.judges import Judges, median_pitch, word_errors
@@ -70,6 +71,16 @@ class Speaker:
             return None
         spent = time.process_time() - began
         return Clip(text, voice or "", audio, np.asarray(done.history.fine_codes), spent)
+
+    def predict_fine(self, codes: np.ndarray) -> np.ndarray:
+        """The fine stage's own books for coarse codes (2 or more, frames) -> (8, frames)."""
+        config, device = self.model.config, self.model.device
+        job = FineJob(codes[: COARSE.codebooks], None, Sampling(), 0, config, device)
+        stage = FineStage(self.model.fine, config)
+        with torch.inference_mode():
+            while job.done < job.total:
+                stage.step(job)
+        return job.codes()
 
     def with_two_books(self, clip: Clip) -> np.ndarray:
         """The clip's waveform from its coarse codes alone: the other tables silenced."""
@@ -160,7 +171,11 @@ def _voices(speaker: Speaker, judges: Judges, teacher: Any, clips: list[Clip]) -
 
 
 def copy_synthesis(paths: Paths, folder: Path, count: int = 12) -> dict[str, float]:
-    """The codec alone: the teacher's codes through the decoder, with eight books and with two."""
+    """Codec and fine stage alone, from the teacher's codes, against the teacher's sound.
+
+    "eight" are the true books, "predicted" has books 2 to 7 from the fine stage, "two" none: the
+    fine stage earns its place by how much nearer "predicted" is than "two".
+    """
     from synth.nano.codebooks import Codebooks
     from synth.nano.teacher import Teacher
 
@@ -168,7 +183,7 @@ def copy_synthesis(paths: Paths, folder: Path, count: int = 12) -> dict[str, flo
     speaker, judges, teacher = Speaker(folder), Judges(), Teacher()
     books = Codebooks.load(paths.codebooks)
     rows: dict[str, list[float]] = {}
-    said: dict[str, list[str]] = {"teacher": [], "eight": [], "two": []}
+    said: dict[str, list[str]] = {}
     for i, text in enumerate(held):
         true = teacher.speak(text, VOICES[i % len(VOICES)], i)
         if true is None:
@@ -178,11 +193,12 @@ def copy_synthesis(paths: Paths, folder: Path, count: int = 12) -> dict[str, flo
         made = {
             "teacher": true.audio,
             "eight": speaker.model.codec.decode(codes),
+            "predicted": speaker.model.codec.decode(speaker.predict_fine(codes)),
             "two": speaker.with_two_books(clip),
         }
         for name, audio in made.items():
             rows.setdefault(f"mos_{name}", []).append(judges.rating(audio))
             rows.setdefault(f"mel_db_{name}", []).append(_mel_distance(audio, true.audio))
-            said[name].append(judges.whisper(audio))
+            said.setdefault(name, []).append(judges.whisper(audio))
     out = {name: float(np.mean(values)) for name, values in rows.items()}
     return out | {f"wer_{name}": word_errors(held, heard) for name, heard in said.items()}
