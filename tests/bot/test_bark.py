@@ -212,6 +212,7 @@ async def test_autocomplete_finds_voices_and_cues(tmp_path: Path) -> None:
 
         assert len(await presets("")) == 25
         assert set(await presets("german female")) == {f"v2/de_speaker_{n}" for n in (1, 4, 7)}
+        assert set(await presets("de male")) == {f"v2/de_speaker_{n}" for n in (0, 3, 6)}
         assert await presets("fr 3") == ["v2/fr_speaker_3"]
         assert "v2/de_speaker_0" in await presets("germn")
         assert await presets("zzzzqqq") == []
@@ -265,11 +266,15 @@ async def test_a_blocked_role_wins(tmp_path: Path) -> None:
         assert content(await world.bark(actor=cleo)) == replies.ROLE_BLOCKED
 
 
-async def test_a_result_after_14_minutes_goes_to_the_channel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("token_is_spent", [False, True])
+async def test_a_result_after_14_minutes_goes_to_the_channel(
+    tmp_path: Path, token_is_spent: bool
+) -> None:
     async with open_world(tmp_path) as world:
         result = await world.bark()
         world.clock.now += 14 * 60
-        await world.env.advance_time(16 * 60)
+        if token_is_spent:
+            await world.env.advance_time(16 * 60)
         before = len(world.channel.history())
         world.worker.speak()
         await world.until(lambda: len(world.channel.history()) > before)
@@ -380,6 +385,12 @@ async def test_voice_where_there_is_none_gives_the_file_and_says_so(tmp_path: Pa
     async with open_world(tmp_path) as world:
         response = await world.spoken(await world.bark(to="voice"))
         assert response.attachments and replies.NO_VOICE_HERE in response.content
+
+
+async def test_what_a_caption_quotes_is_no_markup(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        response = await world.spoken(await world.bark("2 * 3 * 4 is twenty_four_x `"))
+        assert response.content.startswith("> 2 \\* 3 \\* 4 is twenty\\_four\\_x \\`\n")
 
 
 async def test_a_long_caption_is_cut(tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ async def test_no_ffmpeg_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+async def test_no_voice_library_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nacl", None)
+    settings = Settings.model_construct(data_folder=tmp_path / "data")
+    with pytest.raises(StartError, match=r"nacl.*pip install 'discord.py\[voice\]'"):
+        async with open_bot(settings, backends=[ScriptedBackend(ready())]):
+            pass
+    assert not (tmp_path / "data").exists()
+
+
 async def test_the_doctor_checks_everything_and_names_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
