@@ -6,6 +6,7 @@
 import base64
 import binascii
 import importlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ def worker_settings(settings: Settings) -> WorkerSettings:
         precision=settings.synth.precision,
         slots=settings.synth.slots or None,
         threads=settings.synth.threads or None,
+        log_level=logging.getLevelNamesMapping()[settings.log_level.upper()],
     )
 
 

@@ -181,7 +181,11 @@ class Store:
             (ours,) = await transaction.row(count + "guild_id = ?", job.guild_id)
             if ours >= per_guild:
                 return Refused(Cap.GUILD, count=ours)
-            last_of_user = "SELECT max(requested_at) FROM jobs WHERE user_id = ?"
+            # A request that failed before it got a slot, as in a full queue, costs no wait.
+            last_of_user = (
+                "SELECT max(requested_at) FROM jobs WHERE user_id = ?"
+                " AND (outcome IS NOT 'failed' OR started_at IS NOT NULL)"
+            )
             (last,) = await transaction.row(last_of_user, job.user_id)
             # A clock set back must lock nobody out: only a wait within the cooldown counts.
             if last is not None and 0 <= now - last < cooldown_s:

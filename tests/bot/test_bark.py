@@ -238,7 +238,9 @@ async def test_a_cooldown_and_a_full_queue_are_told(tmp_path: Path) -> None:
         await world.bark(actor=world.bob)
         full = await world.bark(actor=world.manager)
         assert full.ephemeral and "queue is full: 1 jobs are waiting" in content(full)
-        (row,) = await world.client.services.store.history(world.manager.id)
+        again = await world.bark(actor=world.manager)  # and what was refused costs no cooldown
+        assert "queue is full" in content(again)
+        row, _ = await world.client.services.store.history(world.manager.id)
         assert (row.outcome, row.reason) == (Outcome.FAILED, "Busy")
 
 
