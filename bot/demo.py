@@ -132,17 +132,16 @@ def _require_packages() -> None:
 
 def _require_port(port: int) -> None:
     """Looked at before the model is loaded, so that nobody waits for the news."""
-    if not port:
-        return
+    if not 0 <= port <= 65535:
+        raise StartError(f"There is no port {port}; choose one from 1 to 65535 with --port.")
     try:
         socket.create_server(("127.0.0.1", port)).close()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise StartError(_port_sentence(port, error)) from error
 
 
-def _port_sentence(port: int, error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    why = os.strerror(number) if number else "it is not between 0 and 65535"
+def _port_sentence(port: int, error: OSError) -> str:
+    why = os.strerror(error.errno) if error.errno else str(error)
     return f"Port {port} cannot be used ({why}); choose another with --port, or leave it out."
 
 

@@ -1,0 +1,217 @@
+"""The demo without a browser: what its page publishes, its pace, its end, and what it needs."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bot import replies
+from bot.config import Settings, SynthSection
+from bot.demo import demo, demo_backend, demo_settings
+from bot.demo_pace import PacedBackend
+from bot.demo_page import LivePage, furnish
+from bot.errors import StartError
+from synth.client import ProcessBackend
+from synth.protocol import RANDOM_MODEL, Cancel, Event, Failed, Progress, Reason, Stage, Submit
+from tests.bot.harness import ScriptedBackend, World, open_world, ready
+
+ROOT = Path(__file__).parents[2]
+
+
+class Reader:
+    """A browser's side of the page: looks at it, and presses its buttons."""
+
+    def __init__(self, session: aiohttp.ClientSession, page: LivePage) -> None:
+        self._session = session
+        self._base, _, capability = page.url.partition("#")
+        self._headers = {"X-Simcord-Capability": capability}
+        self.seen: dict[str, Any] = {}
+
+    async def open(self) -> None:
+        self.seen = await self._ask("POST", "api/pages", json={})
+        self._headers["X-Simcord-Context"] = self.seen["context"]["id"]
+
+    async def look(self) -> list[str]:
+        """The messages as they stand, oldest first."""
+        self.seen = await self._ask("GET", "api/state")
+        return [self.seen["messages"][each]["content"] for each in self.seen["timeline"]]
+
+    async def press(self, label: str) -> dict[str, Any]:
+        key = next(
+            each["control_key"] for each in _dictionaries(self.seen) if each.get("label") == label
+        )
+        return await self._ask(
+            "POST",
+            "api/action",
+            json={
+                "kind": "click",
+                "control_key": key,
+                "target_id": key.split(":")[1],
+                "protocol_version": 3,
+                "sequence": 1,
+                "request_id": "press",
+                "generation": self.seen["context"]["generation"],
+                "bot_generation": self.seen["botGeneration"],
+                "published_revision": self.seen["publishedRevision"],
+            },
+        )
+
+    async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        url = self._base + path
+        async with self._session.request(method, url, headers=self._headers, **options) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+
+def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _dictionaries(each)
+
+
+async def _move_on(world: World, result: Any, fraction: float) -> None:
+    """Let the job go on, and the next edit of its status be due."""
+    world.clock.now += 10
+    before = result.response.content
+    world.worker.progress(Stage.COARSE, fraction)
+    await world.until(lambda: result.response.content != before)
+
+
+async def test_the_page_follows_the_bot(tmp_path: Path) -> None:
+    """simcord alone shows edits only after Refresh, so that the status stood at 0% for ever."""
+    async with open_world(tmp_path) as world:
+        page = LivePage(world.env, world.channel, world.ada, 0)
+        async with page:
+            async with aiohttp.ClientSession() as session:
+                reader = Reader(session, page)
+                await reader.open()
+                result = await world.bark()
+                assert "0% · starting" in (await reader.look())[-1]
+                await _move_on(world, result, 0.5)
+                moved = (await reader.look())[-1]
+                assert "shaping the voice" in moved
+                assert reader.seen["targetId"] == str(result.response.id)
+
+                revision = reader.seen["publishedRevision"]
+                assert (await reader.look())[-1] == moved
+                assert reader.seen["publishedRevision"] == revision  # nothing happened
+
+                # What happens between a look and a press must not make the press void.
+                await _move_on(world, result, 0.75)
+                receipt = await reader.press("Cancel")
+                assert not receipt["rejected"]
+                await world.until(lambda: result.response.content == replies.CANCELLED)
+                assert replies.CANCELLED in await reader.look()
+
+
+async def test_the_first_message_says_what_makes_the_noise(tmp_path: Path) -> None:
+    worker = ScriptedBackend(ready(notice="This is a random model: it makes noise."))
+    async with open_world(tmp_path, worker=worker) as world:
+        channel, person = await furnish(world.env, world.client, speaks=False)
+        welcome = channel.last_message
+        assert welcome and welcome.author.name == "Bark"
+        assert "This is a random model: it makes noise." in welcome.content
+        assert "python -m synth fetch suno/bark-small" in welcome.content
+        assert person.name == "you"
+
+        result = await world.bark("Hello", to="voice")  # there is no voice channel to go to
+        response = await world.spoken(result)
+        assert replies.NO_VOICE_HERE in response.content
+        assert response.attachments
+
+
+def test_a_model_of_ones_own_is_not_called_noise_nor_slowed_down(tmp_path: Path) -> None:
+    assert "noise" not in replies.demo_welcome("", speaks=True)
+    mine = Settings.model_construct(synth=SynthSection(model="suno/bark", threads=3, slots=4))
+    shown = demo_settings(mine, tmp_path, "suno/bark-small")
+    assert shown.synth == mine.synth.model_copy(update={"model": "suno/bark-small"})
+    assert shown.database.parent == tmp_path
+    assert isinstance(demo_backend(shown), ProcessBackend)
+    noise = demo_settings(mine, tmp_path, RANDOM_MODEL)
+    assert (noise.synth.slots, noise.synth.threads) == (1, 1)
+    assert isinstance(demo_backend(noise), PacedBackend)
+
+
+async def test_paced_events_come_in_time_and_at_once_after_a_cancel() -> None:
+    now = 0.0
+    worker = ScriptedBackend(ready())
+    paced = PacedBackend(worker, job_s=3600, clock=lambda: now)
+    await paced.start()
+    assert paced.slots == 1
+    events = aiter(paced.events())
+    submit = Submit(job_id="a", text="Hello")
+
+    paced.send(submit)
+    assert worker.last is submit
+    worker.say(Progress("a", Stage.FINE, 0.5))
+    now = 3000.0  # past 5/8 of an hour: not held back
+    assert await anext(events) == Progress("a", Stage.FINE, 0.5)
+
+    paced.send(Submit(job_id="b", text="Hello"))
+    worker.say(Progress("b", Stage.CODEC, 1.0))
+    held = asyncio.create_task(_next(events))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not held.done()
+    paced.send(Cancel("b"))
+    assert await held == Progress("b", Stage.CODEC, 1.0)
+    assert await anext(events) == Failed("b", Reason.CANCELLED, "The job was cancelled.")
+
+
+async def _next(events: AsyncIterator[Event]) -> Event:
+    return await anext(events)
+
+
+async def test_missing_packages_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "bot.demo_page")
+    monkeypatch.setitem(sys.modules, "simcord", None)
+    with pytest.raises(StartError, match=r"pip install '\.\[demo\]'"):
+        await demo(Settings.model_construct(), tell=[].append)
+
+
+async def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"Port {port} cannot be used .*--port"):
+            await demo(Settings.model_construct(), port=port, tell=told.append)
+    with pytest.raises(StartError, match="no port 70000; choose one"):
+        await demo(Settings.model_construct(), port=70_000, tell=told.append)
+    assert not told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_demo_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "bot", "demo", "--no-browser"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert demo.stdout
+        while "http://127.0.0.1:" not in (line := demo.stdout.readline()):
+            assert line, demo.stderr and demo.stderr.read()
+        demo.send_signal(number)
+        # The synthesis process holds the same pipes: their end is its end too.
+        _, complaints = demo.communicate(timeout=20)
+    finally:
+        demo.kill()
+        demo.wait()
+    assert demo.returncode == (130 if number == signal.SIGINT else 0)
+    assert "Traceback" not in complaints
+    assert not list(tmp_path.iterdir())
