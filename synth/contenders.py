@@ -89,6 +89,9 @@ def transformers(
 ) -> Contender:
     """transformers' BarkModel. Raises ImportError when it cannot be had."""
     model = peers.load_transformers(checkpoint, dtype=dtype)
+    from transformers.utils import logging as their_logging
+
+    their_logging.set_verbosity_error()  # it has advice on every call
     config = checkpoint.config
     encoded = Tokenizer(checkpoint.tokenizer_file, config.text).encode(TEXT).text_tokens
     ids = torch.from_numpy(encoded)[None] - config.text.offset
