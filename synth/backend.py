@@ -13,12 +13,13 @@ import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
+from contextlib import closing, contextmanager
+from multiprocessing.connection import wait
 from typing import Protocol
 
 from synth import process
 from synth.errors import EngineFailed, InvalidRequest
+from synth.one_way import OneWayQueue
 from synth.protocol import Event, Failed, Ready, Reason, Request, Shutdown
 from synth.worker import WorkerSettings
 
@@ -127,12 +128,7 @@ class ProcessBackend:
 
 
 class _Life:
-    """One child from spawn to its end, with fresh pipes and a thread for each direction.
-
-    Pipes and not multiprocessing.Queue: a queue keeps both ends open on both sides, so a child
-    killed in the middle of a message leaves its reader waiting for ever for the other half, and it
-    shares a lock that a killed child never gives back. A pipe whose far end is gone ends.
-    """
+    """One child from spawn to its end, with a fresh queue and a thread for each direction."""
 
     def __init__(self, settings: WorkerSettings, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -141,11 +137,10 @@ class _Life:
         self._lost: WorkerLost | None = None
         self._ended = asyncio.Event()
         context = multiprocessing.get_context("spawn")
-        their_requests, requests = context.Pipe(duplex=False)
-        events, their_events = context.Pipe(duplex=False)
+        requests, events = OneWayQueue(context), OneWayQueue(context)
         self._process = context.Process(
             target=process.main,
-            args=(settings, their_requests, their_events),
+            args=(settings, requests, events),
             name="synthesis",
             daemon=True,  # a parent that ends without close() ends it too
         )
@@ -156,9 +151,8 @@ class _Life:
             requests.close()
             events.close()
             raise
-        finally:  # only the child has these now: its end is theirs
-            their_requests.close()
-            their_events.close()
+        requests.write_here()
+        events.read_here()
         self.pid = self._process.pid
         threads = (
             threading.Thread(target=self._write, args=(requests,), name="requests", daemon=True),
@@ -201,30 +195,30 @@ class _Life:
             return False
         return True
 
-    def _write(self, requests: Connection) -> None:
+    def _write(self, requests: OneWayQueue) -> None:
         """Thread: a child that reads nothing must not stop the loop, so the loop never writes."""
-        with requests:
+        with closing(requests):
             while (request := self._outbox.get()) is not None:
                 try:
-                    requests.send(request)
+                    requests.put(request)
                 except OSError:
                     return  # the reader tells the loop
 
-    def _read(self, events: Connection) -> None:
+    def _read(self, events: OneWayQueue) -> None:
         """Thread: hand over what the child says until it has said everything, then how it ended."""
         end = None
-        with events:
+        with closing(events):
             try:
                 # The sentinel as well: on Windows a child that died early can leave a handle open.
-                while wait([events, self._process.sentinel]) and events.poll():
-                    self._post(events.recv())
+                while wait([events.reader, self._process.sentinel]) and not events.empty():
+                    self._post(events.get())
             except (EOFError, OSError):
                 pass
             except Exception:
                 logger.exception("The synthesis process sent something that cannot be read")
                 end = WorkerLost(Reason.CRASHED, "The speech engine said what cannot be read.")
                 self._process.kill()
-        self._process.join(_GRACE_S)  # its end of the pipe is closed: it is ending, or wedged
+        self._process.join(_GRACE_S)  # its end of the queue is closed: it is ending, or wedged
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()

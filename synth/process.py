@@ -1,7 +1,7 @@
-"""The child process: a request pipe in, an event pipe out, one model between them.
+"""The child process: a request queue in, an event queue out, one model between them.
 
 What it runs is loaded by `synth.worker`. The process ends, whatever it is doing, when its request
-pipe ends: that is how a child learns of its parent's death on every system. Ctrl-C is the parent's
+queue ends: that is how a child learns of its parent's death on every system. Ctrl-C is the parent's
 to handle.
 """
 
@@ -15,10 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from synth.errors import InvalidRequest
+from synth.one_way import OneWayQueue
 from synth.protocol import Beat, Event, Failed, Reason, Request, Shutdown
 from synth.scheduler import Scheduler, is_out_of_memory
 from synth.worker import Engine, WorkerSettings
@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 BEAT_S = 1.0  # a working child is never silent for longer, unless one step takes longer
 
 
-def main(settings: WorkerSettings, requests: Connection, events: Connection) -> None:
+def main(settings: WorkerSettings, requests: OneWayQueue, events: OneWayQueue) -> None:
     """The child from its first line to its last; does not return."""
+    requests.read_here()
+    events.write_here()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # the parent blocked it until it could be ignored
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -45,7 +47,7 @@ def main(settings: WorkerSettings, requests: Connection, events: Connection) -> 
 
     def send(event: Event) -> None:
         try:
-            events.send(event)
+            events.put(event)
         except OSError:  # the parent is gone; `_listen` is about to see it too
             _end(0)
 
@@ -68,13 +70,13 @@ def _start(settings: WorkerSettings) -> Engine:
     return getattr(importlib.import_module(module), function)(settings)
 
 
-def _listen(requests: Connection, inbox: "queue.SimpleQueue[Request]") -> None:
-    """Requests from the pipe to the inbox; the end of the pipe, or a Shutdown, ends the process.
+def _listen(requests: OneWayQueue, inbox: "queue.SimpleQueue[Request]") -> None:
+    """Requests from the queue to the inbox; the end of the queue, or a Shutdown, ends the process.
 
     Ends it from here, because the main thread may be deep in a step or a load.
     """
     try:
-        while not isinstance(request := requests.recv(), Shutdown):
+        while not isinstance(request := requests.get(), Shutdown):
             inbox.put(request)
     except (EOFError, OSError):
         _end(0)
@@ -119,7 +121,7 @@ def _give_up(send: Callable[[Event], None], error: Exception, what: str) -> NoRe
 
 def _end(status: int) -> NoReturn:
     # Not sys.exit: an orderly end of the interpreter can wait for a device or a thread for ever,
-    # and everything said went through a pipe before this line.
+    # and everything said went through the queue before this line.
     if sys.stderr:
         sys.stderr.flush()
     os._exit(status)

@@ -178,7 +178,7 @@ class Supervisor:
             case Ready() | Beat():
                 return
             case Failed(job_id="", reason=reason, detail=detail):
-                self._fault = WorkerLost(reason, detail)  # its end of the pipe follows
+                self._fault = WorkerLost(reason, detail)  # its end of the queue follows
                 return
             case Done(job_id=job_id) | Failed(job_id=job_id):
                 self._did_work = True

@@ -145,8 +145,9 @@ class ScriptedPipeline:
 
 
 def _write(data: bytes) -> None:
-    """Write to the event pipe behind its back: a length, and not what was announced."""
-    pipe = next(o for o in gc.get_objects() if isinstance(o, Connection) and o.writable)
+    """Write to the event queue behind its back: a length, and not what was announced."""
+    ends = (o for o in gc.get_objects() if isinstance(o, Connection))
+    pipe = next(end for end in ends if end.writable and not end.closed)
     os.write(pipe.fileno(), data)
 
 
