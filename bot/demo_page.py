@@ -3,7 +3,10 @@
 The only module that imports simcord, which comes with the `demo` extra.
 """
 
+import os
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import discord
@@ -72,5 +75,14 @@ async def furnish(
     await env.settle()
     room = client.get_channel(channel.id)
     assert isinstance(room, discord.TextChannel)
-    await room.send(replies.demo_welcome(client.services.ready.notice, speaks=speaks))
+    notice = client.services.ready.notice
+    await room.send(replies.demo_welcome(notice, speaks=speaks, python=_python()))
     return channel, person
+
+
+def _python() -> str:
+    """This interpreter as it is typed here, so that what the page says to run does run."""
+    if "VIRTUAL_ENV" in os.environ:
+        return "python"
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -15,7 +15,7 @@ from bot.speech import Clip, Status
 from bot.store import Cap, JobRow, Outcome, Refused
 from bot.voice_queue import QueuedClip
 from synth.errors import Busy, EngineFailed, InvalidRequest, JobCancelled, JobTimeout, SynthError
-from synth.protocol import Ready, Stage, VoiceInfo
+from synth.protocol import Gender, Ready, Stage, VoiceInfo
 
 CONTENT_LIMIT = 2000
 QUOTE_LIMIT = 300
@@ -186,7 +186,8 @@ def queue(playing: Sequence[QueuedClip], works: Sequence[tuple[str, int]]) -> st
 
 
 def voice_line(voice: VoiceInfo) -> str:
-    return f"`{voice.name}` · {voice.gender.value} · {voice.duration_s:.0f} s long"
+    gender = "" if voice.gender is Gender.UNKNOWN else f" · {voice.gender.value}"
+    return f"`{voice.name}`{gender} · {voice.duration_s:.0f} s long"
 
 
 def voice_page(language: str, voices: Sequence[VoiceInfo], page: int, pages: int) -> str:
@@ -212,8 +213,11 @@ def preferences(mine: str | None, ours: str | None) -> str:
 # About the bot
 
 
-def demo_welcome(notice: str, *, speaks: bool) -> str:
-    """The first message on the demo's page. speaks: whether its model makes speech."""
+def demo_welcome(notice: str, *, speaks: bool, python: str = "python") -> str:
+    """The first message on the demo's page.
+
+    speaks: whether its model makes speech. python: how to call the interpreter that runs this.
+    """
     lines = [
         "**Welcome!** This is the bot itself, at work on your own machine; only Discord is "
         "simulated, and nothing leaves this computer."
@@ -221,8 +225,8 @@ def demo_welcome(notice: str, *, speaks: bool) -> str:
     if not speaks:
         lines.append(
             f"🔈 **{notice}** It is slowed down, so that there is something to watch. For real "
-            "speech, end the demo and run\n```\npython -m synth fetch suno/bark-small\n"
-            "python -m bot demo --model suno/bark-small\n```"
+            f"speech, end the demo and run\n```\n{python} -m synth fetch suno/bark-small\n"
+            f"{python} -m bot demo --model suno/bark-small\n```"
         )
     elif notice:
         lines.append(notice)

@@ -122,7 +122,7 @@ async def test_the_first_message_says_what_makes_the_noise(tmp_path: Path) -> No
         welcome = channel.last_message
         assert welcome and welcome.author.name == "Bark"
         assert "This is a random model: it makes noise." in welcome.content
-        assert "python -m synth fetch suno/bark-small" in welcome.content
+        assert " -m synth fetch suno/bark-small" in welcome.content
         assert person.name == "you"
 
         result = await world.bark("Hello", to="voice")  # there is no voice channel to go to
@@ -194,24 +194,23 @@ async def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_demo_and_leaves_nothing(tmp_path: Path, number: int) -> None:
-    demo = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "bot", "demo", "--no-browser"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert demo.stdout
-        while "http://127.0.0.1:" not in (line := demo.stdout.readline()):
-            assert line, demo.stderr and demo.stderr.read()
-        demo.send_signal(number)
-        # The synthesis process holds the same pipes: their end is its end too.
-        _, complaints = demo.communicate(timeout=20)
-    finally:
-        demo.kill()
-        demo.wait()
+    ) as demo:
+        try:
+            assert demo.stdout and demo.stderr
+            while "http://127.0.0.1:" not in (line := demo.stdout.readline()):
+                assert line, demo.stderr.read()
+            demo.send_signal(number)
+            # The synthesis process holds the same pipes: their end is its end too.
+            _, complaints = demo.communicate(timeout=20)
+        finally:
+            demo.kill()
     assert demo.returncode == (130 if number == signal.SIGINT else 0)
     assert "Traceback" not in complaints
     assert not list(tmp_path.iterdir())

@@ -123,7 +123,7 @@ async def test_bark_cancel_and_listen(tmp_path: Path) -> None:
     async with visit(tmp_path, job_s=20) as person:
         page = person.page
         await expect(person.messages).to_contain_text("it makes noise, not speech")
-        await expect(person.messages).to_contain_text("python -m synth fetch suno/bark-small")
+        await expect(person.messages).to_contain_text(" -m synth fetch suno/bark-small")
 
         await person.choose("bark")
         await person.fill("text", "Hello there [la", offered="Hello there [laughs]")
