@@ -164,6 +164,18 @@ async def test_dropped_connection_resumes_the_clip(discord: DiscordServer) -> No
     assert len(discord.voice.connections[-1].packets) >= len(second)
 
 
+async def test_clip_dropped_twice_is_posted(discord: DiscordServer) -> None:
+    await discord.join_voice(discord.world.alice, discord.world.lounge)
+    interaction = await bark(discord, to="voice")
+    for _ in range(2):
+        hearing = Hearing(discord)
+        await hearing.some(15)
+        assert_private(hearing.packets)
+        discord.drop_voice()
+    await discord.answered(interaction, lambda i: "lost twice" in i.content)
+    assert interaction.attachments
+
+
 async def test_clip_goes_on_where_the_bot_is_moved(discord: DiscordServer) -> None:
     world = discord.world
     await discord.join_voice(world.alice, world.lounge)
