@@ -8,7 +8,6 @@ import csv
 import difflib
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -56,10 +55,20 @@ class VoiceBook:
         if wanted in self._lower:
             return self._lower[wanted]
         if not self._lower:
-            raise InvalidRequest(f"There is no voice {name!r}: this model has no named voices.")
+            raise InvalidRequest(
+                f"There is no voice {_short(name)!r}: this model has no named voices."
+            )
         near = difflib.get_close_matches(wanted, self._lower, n=3, cutoff=0.5)
-        offer = [self._lower[key] for key in near] or [self.infos[0].name]
-        raise InvalidRequest(f"There is no voice {name!r}; the nearest are {', '.join(offer)}.")
+        if not near:
+            raise InvalidRequest(
+                f"There is no voice {_short(name)!r}, nor one like it; one is {self.infos[0].name}."
+            )
+        offer = ", ".join(self._lower[key] for key in near)
+        raise InvalidRequest(f"There is no voice {_short(name)!r}; the nearest are {offer}.")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:59]}…"
 
 
 # -- Packs ----------------------------------------------------------------------------------------
@@ -134,6 +143,11 @@ def _rows(table: Path) -> Iterable[PackRow]:
 # -- Saved voices ---------------------------------------------------------------------------------
 
 
+def is_npz(name: str | os.PathLike[str]) -> bool:
+    """Whether a voice is named by its file and not as one of the model's own."""
+    return os.fspath(name).lower().endswith(".npz")
+
+
 def load_npz(file: str | Path | IO[bytes], config: ModelConfig) -> HistoryPrompt:
     """Read a voice in Suno's form: semantic_prompt, coarse_prompt, fine_prompt, and our `family`.
 
@@ -153,12 +167,13 @@ def load_npz(file: str | Path | IO[bytes], config: ModelConfig) -> HistoryPrompt
                 for name in ("semantic_prompt", "coarse_prompt", "fine_prompt", "family")
                 if name in arrays
             }
+    except InvalidRequest:
+        raise
     except FileNotFoundError:
         raise InvalidRequest(f"There is no voice file {where}.") from None
-    except (
-        *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
-        *(ValueError, KeyError, NotImplementedError, RuntimeError, MemoryError, SyntaxError),
-    ):  # each a way for numpy or zipfile to meet a damaged or hostile file
+    except Exception as error:  # numpy, zipfile and the decompressors raise a dozen kinds
+        if isinstance(error, OSError) and error.strerror:
+            raise InvalidRequest(f"{where} cannot be read ({error.strerror}).") from None
         raise InvalidRequest(f"{where} is no voice: expected an .npz file of numbers.") from None
     missing = [n for n in ("semantic_prompt", "coarse_prompt", "fine_prompt") if n not in found]
     if missing:
@@ -167,7 +182,7 @@ def load_npz(file: str | Path | IO[bytes], config: ModelConfig) -> HistoryPrompt
         semantic=found["semantic_prompt"],
         coarse_codes=found["coarse_prompt"],
         fine_codes=found["fine_prompt"],
-        family=str(found["family"]) if "family" in found else BARK.family,
+        family=str(found["family"])[:40] if "family" in found else BARK.family,
     )
     return validate(history, config, where)
 
@@ -194,7 +209,10 @@ def save_npz(path: str | Path, history: HistoryPrompt) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise InvalidRequest(f"{path} could not be written ({error.strerror}).") from None
+        raise InvalidRequest(
+            f"{path} could not be written ({error.strerror}): free some space or choose another "
+            "folder."
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -107,8 +107,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(book: VoiceBook) -> None:
         book.get("v2/en_speaker_66")
     with pytest.raises(InvalidRequest, match="announcer"):
         book.get("anouncer")
-    with pytest.raises(InvalidRequest, match=r"no voice '../../etc/passwd'; the nearest are v2/"):
+    with pytest.raises(InvalidRequest, match=r"no voice '../../etc/passwd', nor one like it; one"):
         book.get("../../etc/passwd")
+    with pytest.raises(InvalidRequest) as error:
+        book.get("x" * 5000)
+    assert len(str(error.value)) < 150
 
 
 # -- Saved voices ---------------------------------------------------------------------------------
@@ -187,6 +190,9 @@ def npz(file: Path, **changes: Any) -> Path:
         ({"coarse_prompt": np.full((2, 30), -1)}, "numbers from 0 to 1023; found -1"),
         ({"fine_prompt": np.full((8, 30), 1024)}, "fine_prompt should hold numbers from 0 to 1023"),
         ({"coarse_prompt": np.zeros((3, 30), int)}, "2 rows, one a codebook, and has 3"),
+        ({"coarse_prompt": np.zeros((30, 2), int)}, "2 rows, one a codebook, and has 30"),
+        ({"coarse_prompt": np.zeros((2, 0), int)}, "2-dimensional and not empty"),
+        ({"fine_prompt": np.full((8, 30), 2**64 - 1, np.uint64)}, "numbers from 0 to 1023"),
         ({"fine_prompt": np.zeros((2, 30), int)}, "8 rows, one a codebook, and has 2"),
         ({"semantic_prompt": np.zeros((20, 1), int)}, "1-dimensional and not empty"),
         ({"semantic_prompt": np.zeros(0, int)}, "not empty"),
@@ -212,6 +218,46 @@ def test_a_file_that_lies_about_its_arrays_is_refused(tmp_path: Path) -> None:
             new.writestr(name, data)
     with pytest.raises(InvalidRequest, match="bad.npz is no voice"):
         load_npz(tmp_path / "bad.npz", BARK)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1" + "0" * 30 + ",), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (True,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), (((",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (20L,), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (2,), }",
+    ],
+)
+def test_a_header_that_upsets_numpy_is_refused(tmp_path: Path, header: str) -> None:
+    """OverflowError, TypeError and TokenError came through."""
+    with zipfile.ZipFile(tmp_path / "bad.npz", "w") as file:
+        length = (len(header) + 1).to_bytes(2, "little")
+        array = b"\x93NUMPY\x01\x00" + length + header.encode() + b"\n" + bytes(160)
+        file.writestr("semantic_prompt.npy", array)
+    with pytest.raises(InvalidRequest, match=r"bad\.npz is no voice: expected"):
+        load_npz(tmp_path / "bad.npz", BARK)
+
+
+def test_a_damaged_compression_is_refused(tmp_path: Path) -> None:
+    """LZMAError came through."""
+    name = "semantic_prompt.npy"
+    with zipfile.ZipFile(tmp_path / "bad.npz", "w", zipfile.ZIP_LZMA) as file:
+        file.writestr(name, bytes(range(256)))
+    data = bytearray((tmp_path / "bad.npz").read_bytes())
+    start = 30 + len(name) + 9  # behind the entry's header and LZMA's own
+    data[start : start + 40] = b"\xff" * 40
+    (tmp_path / "bad.npz").write_bytes(data)
+    with pytest.raises(InvalidRequest, match=r"bad\.npz is no voice: expected"):
+        load_npz(tmp_path / "bad.npz", BARK)
+
+
+def test_a_family_of_any_length_gives_a_short_sentence(tmp_path: Path) -> None:
+    """The sentence held all 100,000 letters."""
+    with pytest.raises(InvalidRequest, match="belongs to another model") as error:
+        load_npz(npz(tmp_path / "bad.npz", family=np.array("x" * 100_000)), BARK)
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
 def test_damaged_and_absent_and_swollen_files_are_refused(tmp_path: Path) -> None:
