@@ -47,7 +47,10 @@ class Checkpoint:
         """
         found = self.load(stage)
         if not found:
-            raise InvalidRequest(f"{self.source} has no tensors for the {stage} stage.")
+            raise InvalidRequest(
+                f"{self.source} has no tensors for the {stage} stage: copy it again, or name "
+                "another model."
+            )
         return convert.tie_heads(found) if stage == "fine" else found
 
 
@@ -64,13 +67,16 @@ def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpo
         return Checkpoint(
             made.config, made.tokenizer_file, lambda s: dict(made.tensors(s)), RANDOM_MODEL
         )
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return _open_folder(folder, cache)
-    if str(source) in HUB_MODELS:
-        return _open_hub(str(source), cache)
-    if folder.is_file():
-        raise InvalidRequest(f"{source} is a file: name the folder that holds the whole model.")
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            return _open_folder(folder, cache)
+        if str(source) in HUB_MODELS:
+            return _open_hub(str(source), cache)
+        if folder.is_file():
+            raise InvalidRequest(f"{source} is a file: name the folder that holds the whole model.")
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~somebody, who has no home here
+        raise InvalidRequest(f"The model {source} cannot be read ({error}).") from None
     raise InvalidRequest(
         f"There is no model folder {source}: name an existing folder or one of "
         f"{', '.join(HUB_MODELS)}."
@@ -85,7 +91,12 @@ def cache_folder() -> Path:
 
 def default_model() -> str | None:
     """The best published model that is on this machine, or None."""
-    return next((name for name in HUB_MODELS if _hub_folder(name) is not None), None)
+    return next((name for name in HUB_MODELS if is_here(name)), None)
+
+
+def is_here(name: str) -> bool:
+    """Whether one of HUB_MODELS is in the hub's cache, in either layout."""
+    return _hub_folder(name) is not None or _shared_small(name) is not None
 
 
 # -- Which layout ---------------------------------------------------------------------------------
@@ -123,8 +134,7 @@ def _open_hub(name: str, cache: Path | None) -> Checkpoint:
     folder = _hub_folder(name)
     if folder is not None:
         return _open_folder(folder, cache)
-    # Suno keeps the .pt files of both sizes in one repository.
-    shared = _hub_folder("suno/bark", small=True) if name.endswith("-small") else None
+    shared = _shared_small(name)
     if shared is not None:
         return open_suno_folder(shared, small=layouts.SUNO_FILES, cache=cache)
     raise InvalidRequest(
@@ -133,13 +143,23 @@ def _open_hub(name: str, cache: Path | None) -> Checkpoint:
     )
 
 
-def _hub_folder(name: str, *, small: bool = False) -> Path | None:
-    """The snapshot of `name` in the hub's cache that holds weights, if there is one."""
-    suno = [f"{stem}{'' if small else '_2'}.pt" for stem in layouts.SUNO_FILES.values()]
-    for file in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", *suno):
+def _hub_folder(name: str) -> Path | None:
+    """The snapshot of `name` in the hub's cache that holds a whole model, if there is one."""
+    for file in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
         if found := layouts.cached_hub_file(name, file):
             return found.parent
-    return None
+    return _suno_files(name, "_2")
+
+
+def _shared_small(name: str) -> Path | None:
+    """Suno keeps the .pt files of both sizes in one repository."""
+    return _suno_files("suno/bark", "") if name.endswith("-small") else None
+
+
+def _suno_files(name: str, end: str) -> Path | None:
+    stems = layouts.SUNO_FILES.values()
+    found = [layouts.cached_hub_file(name, f"{stem}{end}.pt") for stem in stems]
+    return found[0].parent if found[0] and all(found) else None
 
 
 # -- Our own layout -------------------------------------------------------------------------------
@@ -157,7 +177,7 @@ def _open_own(folder: Path, values: Mapping[str, Any]) -> Checkpoint:
     tokenizer_file = layouts.tokenizer_file(folder)
     missing += [] if tokenizer_file else ["vocab.txt or tokenizer.json"]
     if missing or tokenizer_file is None:
-        raise InvalidRequest(f"{folder} lacks {', '.join(missing)}.")
+        raise layouts.lacking(folder, missing)
     return Checkpoint(config, tokenizer_file, partial(_load_own, folder), str(folder))
 
 

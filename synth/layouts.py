@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json")  # the bare list first: it carries no settings
 SUNO_FILES = {"semantic": "text", "coarse": "coarse", "fine": "fine"}
 _CODEC_HUB = "facebook/encodec_24khz"
-_TOKENIZER_HUB = ("suno/bark", "suno/bark-small", "google-bert/bert-base-multilingual-cased")
+_BERT = "bert-base-multilingual-cased"  # the original still asks for it by this older name
+_TOKENIZER_HUB = ("suno/bark", "suno/bark-small", _BERT, f"google-bert/{_BERT}")
 _CONVERSION = 1  # goes up when what a converted copy holds changes
 
 
@@ -44,6 +45,12 @@ def cached_hub_file(repo: str, file: str) -> Path | None:
 
 def tokenizer_file(folder: Path) -> Path | None:
     return next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
+
+
+def lacking(folder: Path, missing: Collection[str]) -> InvalidRequest:
+    return InvalidRequest(
+        f"{folder} lacks {', '.join(missing)}: put it there, or name another model."
+    )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -71,15 +78,17 @@ def open_suno(folder: Path, *, small: Collection[str] = (), cache: Path) -> Open
     files = {stage: suno_file(folder, stage, small=stage in small) for stage in SUNO_FILES}
     codec_file = _codec_file(folder)
     vocabulary = tokenizer_file(folder) or _cached_tokenizer()
+    # A folder of which nothing large is there is one of the small model.
+    large = any(file.stem.endswith("_2") for file in files.values() if file)
     missing = [
-        f"{SUNO_FILES[stage]}.pt" if stage in small else f"{SUNO_FILES[stage]}_2.pt"
+        f"{SUNO_FILES[stage]}{'_2' if large and stage not in small else ''}.pt"
         for stage, file in files.items()
         if file is None
     ]
     missing += ["encodec_24khz-d7cc33bc.th"] if codec_file is None else []
     missing += ["vocab.txt or tokenizer.json"] if vocabulary is None else []
     if missing or codec_file is None or vocabulary is None:
-        raise InvalidRequest(f"{folder} lacks {', '.join(missing)}.")
+        raise lacking(folder, missing)
     found = {stage: file for stage, file in files.items() if file is not None}
     stages = {stage: _Converted(stage, file, cache) for stage, file in found.items()}
     config = convert.suno_config(
@@ -134,7 +143,7 @@ class _Converted:
         """Whether the copy opens; a copy that a crash of the machine cut short is made again."""
         try:
             return self.copy.is_file() and "model_args" in weights.read_metadata(self.copy)
-        except InvalidRequest:
+        except (InvalidRequest, OSError):  # OSError: a cache that may not be looked into
             return False
 
     def _read_original(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -202,7 +211,7 @@ def open_hf(folder: Path, values: Mapping[str, Any]) -> Opened:
     vocabulary = tokenizer_file(folder) or _cached_tokenizer()
     missing += [] if vocabulary else ["vocab.txt or tokenizer.json"]
     if missing or vocabulary is None:
-        raise InvalidRequest(f"{folder} lacks {', '.join(missing)}.")
+        raise lacking(folder, missing)
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
     tokenizer_config = folder / "tokenizer_config.json"

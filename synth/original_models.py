@@ -17,12 +17,12 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 
-from synth.checkpoints import Checkpoint, open_checkpoint, open_suno_folder
+from synth.checkpoints import Checkpoint, is_here, open_checkpoint, open_suno_folder
 from synth.coarse import CoarseStage
 from synth.codec import Codec
 from synth.fetch import fetch_model
 from synth.fine import FineStage
-from synth.layouts import SUNO_FILES, cached_hub_file, suno_file
+from synth.layouts import SUNO_FILES, suno_file
 from synth.model import check_config, pick_dtype
 from synth.semantic import SemanticStage
 from synth.tokenizer import Tokenizer
@@ -77,6 +77,7 @@ class OriginalModels:
             check_config(checkpoint.config)
             device = _device(use_gpu, stage)
             build = _builder(stage, checkpoint, device)
+            self._loaded.pop(stage, None)  # a card need not hold the old one beside the new
             loaded = _Loaded(checkpoint.config, device, build)
             if not flag("SUNO_OFFLOAD_CPU") or device.type == "cpu":
                 loaded.kept = build()
@@ -132,7 +133,7 @@ def _checkpoint(stage: str, *, small: bool) -> Checkpoint:
     if (stem is None or own.is_file()) and all(suno_file(folder, s) for s in SUNO_FILES):
         return open_suno_folder(folder, small=(stage,) if small else ())
     name = "suno/bark-small" if small else "suno/bark"
-    if cached_hub_file(name, "pytorch_model.bin") is None:
+    if not is_here(name):
         logger.info("%s is not on this machine and is downloaded now", name)
         fetch_model(name)
     return open_checkpoint(name)

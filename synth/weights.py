@@ -4,9 +4,11 @@ Knows pickled torch files and safetensors. Knows nothing of Bark: what the names
 `convert.py`, which files make a model for `checkpoints.py`.
 """
 
+import glob
 import json
 import os
 import re
+import time
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from synth.errors import InvalidRequest
+
+_ABANDONED_S = 3600
 
 # Suno's checkpoints hold their best validation loss as a numpy scalar, pickled under the name
 # numpy had for it before 2.0. Nothing else beyond tensors is let in.
@@ -39,8 +43,11 @@ def read_torch(path: Path) -> dict[str, Any]:
     Raises InvalidRequest when the file is missing, cut short, no torch file, or a pickle that asks
     for anything but tensors, numbers and containers: such a file is never run.
     """
-    mapped = zipfile.is_zipfile(path) if path.is_file() else False
-    _refuse_strangers(path, zipped=mapped)
+    try:
+        mapped = path.is_file() and zipfile.is_zipfile(path)
+        _refuse_strangers(path, zipped=mapped)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read ({error.strerror}).") from None
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -56,7 +63,7 @@ def read_torch(path: Path) -> dict[str, Any]:
 def _refuse_strangers(path: Path, *, zipped: bool) -> None:
     """Name the files that people mistake for weights, before torch guesses at them."""
     if not path.is_file():
-        raise InvalidRequest(f"{path} does not exist.")
+        raise InvalidRequest(f"{path} does not exist: get it again.")
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
@@ -84,11 +91,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     Raises InvalidRequest when the file is missing, cut short or no safetensors file.
     """
-    if not path.is_file():
-        raise InvalidRequest(f"{path} does not exist.")
     try:
+        if not path.is_file():
+            raise InvalidRequest(f"{path} does not exist: get or convert it again.")
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
+    except PermissionError as error:
+        raise InvalidRequest(f"{path} cannot be read ({error.strerror}).") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InvalidRequest(
             f"{path} is cut short or no safetensors file ({error}): get or convert it again."
@@ -114,6 +123,7 @@ def write_safetensors(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         save_file(_unshared(tensors), partial, metadata={"format": "pt", **(metadata or {})})
         partial.chmod(0o666 & ~_umask())  # save_file's own temporary file is private to its user
         flush_to_disk(partial)
@@ -125,6 +135,17 @@ def write_safetensors(
         ) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` left behind who were killed: gigabytes, that nobody else sees.
+
+    One that is still at work has touched its file within the hour.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

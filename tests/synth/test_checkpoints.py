@@ -3,6 +3,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,14 +160,76 @@ def test_everything_that_is_missing_is_named(suno: Path, tmp_path: Path) -> None
     with pytest.raises(InvalidRequest) as error:
         open_checkpoint(folder)
     assert str(error.value) == (
-        f"{folder} lacks coarse_2.pt, encodec_24khz-d7cc33bc.th, vocab.txt or tokenizer.json."
+        f"{folder} lacks coarse_2.pt, encodec_24khz-d7cc33bc.th, vocab.txt or tokenizer.json: "
+        "put it there, or name another model."
     )
+
+
+def test_of_a_small_model_the_small_file_is_named_as_missing(suno: Path, tmp_path: Path) -> None:
+    """It asked for fine_2.pt, the large model's, beside two small files."""
+    folder = copy_links(suno, tmp_path / "m")
+    for stem in layouts.SUNO_FILES.values():
+        (folder / f"{stem}_2.pt").rename(folder / f"{stem}.pt")
+    (folder / "fine.pt").unlink()
+    with pytest.raises(InvalidRequest, match=r"lacks fine\.pt: "):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["coarse_2.pt", "encodec_24khz-d7cc33bc.th"])
+def test_a_file_that_may_not_be_read_is_named(
+    suno: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file of another user gave a traceback."""
+    real = Path.open
+
+    def forbidden(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", forbidden)  # root may read everything
+    with pytest.raises(InvalidRequest, match=rf"{name} cannot be read \(Permission denied\)"):
+        open_checkpoint(suno).tensors("codec")
+
+
+def test_a_cache_that_may_not_be_looked_into_is_done_without(
+    suno: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service whose HOME is root's gave a traceback."""
+    real = Path.is_file
+
+    def forbidden(self: Path) -> bool:
+        if "converted" in self.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self)
+
+    def refuse(tensors: object, path: Path, metadata: object = None) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    monkeypatch.setattr(weights, "save_file", refuse)
+    assert open_checkpoint(suno).tensors("fine")
+    assert "Permission denied" in caplog.text
+
+
+def test_what_a_killed_conversion_left_is_swept_up(suno: Path, own_caches: Path) -> None:
+    """Gigabytes stayed under a name with the number of a process that was gone."""
+    open_checkpoint(suno)
+    folder = own_caches / "bark-for-discord" / "converted"
+    (copy,) = folder.glob("text_2-*")
+    copy.unlink()
+    left, fresh = (folder / f".{copy.name}.{number}.partial" for number in (1, 2))
+    for file in (left, fresh):
+        file.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    open_checkpoint(suno)
+    assert copy.is_file() and fresh.is_file() and not left.exists()
 
 
 def test_small_files_are_taken_where_asked_for(suno: Path, tmp_path: Path) -> None:
     folder = copy_links(suno, tmp_path / "m")
     forged.write_suno_pt(folder / "text.pt", "text")
-    with pytest.raises(InvalidRequest, match=r"lacks coarse\.pt\."):
+    with pytest.raises(InvalidRequest, match=r"lacks coarse\.pt: put it there"):
         checkpoints.open_suno_folder(folder, small=("semantic", "coarse"))
     (folder / "text_2.pt").unlink()
     assert open_checkpoint(folder).tensors("semantic")  # a mixture is fine
@@ -179,7 +242,8 @@ def test_codec_and_vocabulary_are_found_where_the_original_left_them(
     torch_hub = tmp_path / "torch" / "hub" / "checkpoints"
     torch_hub.mkdir(parents=True)
     (folder / "encodec_24khz-d7cc33bc.th").rename(torch_hub / "encodec_24khz-d7cc33bc.th")
-    snapshot = hub_snapshot(tmp_path / "hub", "google-bert/bert-base-multilingual-cased")
+    # The original asks for it without its owner; "google-bert/" found nothing of the original's.
+    snapshot = hub_snapshot(tmp_path / "hub", "bert-base-multilingual-cased")
     (folder / "vocab.txt").rename(snapshot / "vocab.txt")
     checkpoint = open_checkpoint(folder)
     assert checkpoint.tokenizer_file == snapshot / "vocab.txt"
@@ -216,6 +280,7 @@ def test_a_hub_model_that_is_not_here_names_the_command(tmp_path: Path) -> None:
 
 
 def test_both_sizes_are_found_in_the_hubs_cache(suno: Path, tmp_path: Path) -> None:
+    """Suno's small files opened by name and were yet not seen as a model that is here."""
     snapshot = hub_snapshot(tmp_path / "hub", "suno/bark")
     for file in suno.iterdir():
         os.link(file, snapshot / file.name)
@@ -223,6 +288,7 @@ def test_both_sizes_are_found_in_the_hubs_cache(suno: Path, tmp_path: Path) -> N
     assert open_checkpoint("suno/bark").config.semantic_shape.width == 16
     for stem in layouts.SUNO_FILES.values():
         (snapshot / f"{stem}_2.pt").rename(snapshot / f"{stem}.pt")
+        assert checkpoints.default_model() == ("suno/bark-small" if stem == "fine" else None)
     assert open_checkpoint("suno/bark-small").config.semantic_shape.width == 16
 
 
@@ -313,7 +379,7 @@ def test_faults_of_our_own_layout_are_named(own: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"codec\.safetensors is cut short"):
         open_checkpoint(own).tensors("codec")
     (own / "codec.safetensors").unlink()
-    with pytest.raises(InvalidRequest, match=r"own lacks codec\.safetensors\."):
+    with pytest.raises(InvalidRequest, match=r"own lacks codec\.safetensors: put"):
         open_checkpoint(own)
     (own / "config.json").write_text(json.dumps(values | {"semantics": 3}))
     with pytest.raises(InvalidRequest, match=r"config\.json: semantics: "):

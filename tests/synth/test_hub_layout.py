@@ -182,7 +182,8 @@ def test_missing_and_damaged_parts_are_named(bark_model: Any, tmp_path: Path) ->
     with pytest.raises(InvalidRequest) as error:
         open_checkpoint(folder)
     assert str(error.value) == (
-        f"{folder} lacks pytorch_model-00002-of-00002.bin, vocab.txt or tokenizer.json."
+        f"{folder} lacks pytorch_model-00002-of-00002.bin, vocab.txt or tokenizer.json: "
+        "put it there, or name another model."
     )
     values = json.loads((folder / "config.json").read_text())
     values["semantic_config"]["num_layers"] = "1"
