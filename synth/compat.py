@@ -12,6 +12,7 @@ Source: suno-ai/bark@f4f32d4 bark/api.py and bark/generation.py.
 
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ from synth.original_models import OriginalModels
 from synth.protocol import HistoryPrompt, Sampling
 from synth.semantic import max_tokens
 from synth.vocab import BARK, ModelConfig
-from synth.voices import VoiceBook, load_npz, save_npz, validate
+from synth.voices import VoiceBook, is_npz, load_npz, save_npz, validate
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ COARSE_RATE_HZ = BARK.codec.frame_rate
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-History = Mapping[str, Any] | str | None
+History = Mapping[str, Any] | str | os.PathLike[str] | None
 
 _STEPS = 8  # decode steps between two looks at the progress bar
 _models = OriginalModels()  # the original's `models`: its functions take no model
@@ -96,7 +97,7 @@ def text_to_semantic(
 
 
 def semantic_to_waveform(
-    semantic_tokens: npt.NDArray[np.integer],
+    semantic_tokens: npt.NDArray[Any],
     history_prompt: History = None,
     temp: float = 0.7,
     silent: bool = False,
@@ -165,7 +166,7 @@ def generate_text_semantic(
 
 
 def generate_coarse(
-    x_semantic: npt.NDArray[np.integer],
+    x_semantic: npt.NDArray[Any],
     history_prompt: History = None,
     temp: float = 0.7,
     top_k: int | None = None,
@@ -206,7 +207,7 @@ def generate_coarse(
 
 
 def generate_fine(
-    x_coarse_gen: npt.NDArray[np.integer],
+    x_coarse_gen: npt.NDArray[Any],
     history_prompt: History = None,
     temp: float | None = 0.5,
     silent: bool = True,
@@ -227,7 +228,7 @@ def generate_fine(
         return work.codes()
 
 
-def codec_decode(fine_tokens: npt.NDArray[np.integer]) -> Floats:
+def codec_decode(fine_tokens: npt.NDArray[Any]) -> Floats:
     """(8, F) codes to (320 F,) float32 samples at SAMPLE_RATE."""
     config = _models.config("codec")
     codes = _codes(fine_tokens, "fine codes", 2, config.codec.codebook_size)
@@ -246,21 +247,28 @@ def _history(history_prompt: History, config: ModelConfig) -> HistoryPrompt | No
         return None
     if isinstance(history_prompt, Mapping):
         return validate(_from_dict(history_prompt, config), config)
-    if isinstance(history_prompt, str) and history_prompt.endswith(".npz"):
-        return load_npz(history_prompt, config)
-    return VoiceBook(config).get(str(history_prompt))
+    name = os.fspath(history_prompt)
+    return load_npz(name, config) if is_npz(name) else VoiceBook(config).get(name)
 
 
 def _from_dict(arrays: Mapping[str, Any], config: ModelConfig) -> HistoryPrompt:
     names = ("semantic_prompt", "coarse_prompt", "fine_prompt")
     if not isinstance(arrays, Mapping) or any(name not in arrays for name in names):
         raise InvalidRequest(f"A history prompt is a dict with {', '.join(names)}.")
-    semantic, coarse, fine = (arrays[name] for name in names)
+    semantic, coarse, fine = (_whole(arrays[name]) for name in names)
     return HistoryPrompt(semantic, coarse, fine, config.family)
 
 
-def _codes(array: Any, what: str, dimensions: int, limit: int) -> Ints:
+def _whole(array: Any) -> npt.NDArray[Any]:
+    """The original takes floats too, which numpy makes of whole numbers joined with np.zeros."""
     values = np.asarray(array)
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values % 1 == 0).all():
+        return values.astype(np.int64)
+    return values
+
+
+def _codes(array: Any, what: str, dimensions: int, limit: int) -> Ints:
+    values = _whole(array)
     if values.ndim != dimensions or values.size == 0 or values.dtype.kind not in "iu":
         raise InvalidRequest(
             f"The {what} should be a {dimensions}-dimensional array of whole numbers, not empty."

@@ -2,18 +2,21 @@
 
 import ast
 import inspect
+import os
 import warnings
+import weakref
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import BertTokenizer
 
-from synth import compat, peers
+from synth import compat, original_models, peers
 from synth.errors import InvalidRequest
 from synth.original_models import OriginalModels
 from synth.vocab import BARK
@@ -111,7 +114,7 @@ def test_japanese_with_a_japanese_preset_and_a_voice_of_ones_own(tmp_path: Path)
     with np.load(tmp_path / "me.npz") as saved:
         for name, array in generation.items():
             assert np.array_equal(saved[name], array)
-    assert len(compat.generate_audio("again", str(tmp_path / "me.npz"), silent=True)) > 0
+    assert len(compat.generate_audio("again", tmp_path / "me.npz", silent=True)) > 0
     assert len(compat.generate_audio("and again", generation, silent=True)) > 0
 
 
@@ -141,6 +144,8 @@ def test_stages_give_the_originals_shapes() -> None:
     assert fine.shape == (8, 37) and np.array_equal(fine[:2], coarse)
     assert np.array_equal(compat.generate_fine(coarse, temp=None), fine)  # greedy
     assert compat.generate_fine(coarse[:1]).shape == (8, 37)
+    joined = np.concatenate([coarse, np.zeros((2, 3))], axis=1)  # floats; the original takes them
+    assert compat.generate_fine(joined).shape == (8, 40)
     assert compat.codec_decode(fine).shape == (37 * 320,)
 
 
@@ -225,6 +230,39 @@ def test_models_are_fetched_when_they_are_not_there(
     with pytest.raises(InvalidRequest, match="no network here"):
         compat.preload_models()
     assert asked == ["suno/bark", "suno/bark-small"]
+
+
+def test_what_the_hub_has_of_sunos_files_is_not_fetched_again(
+    fresh: OriginalModels, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`synth fetch --original` brought them, and four gigabytes came once more in another form."""
+    snapshot = tmp_path / "hub" / "models--suno--bark" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "hub" / "models--suno--bark" / "refs").mkdir()
+    (tmp_path / "hub" / "models--suno--bark" / "refs" / "main").write_text("0123")
+    for file in (cache / "suno" / "bark_v0").iterdir():
+        os.link(file, snapshot / file.name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("synth.original_models.fetch_model", None)
+    compat.preload_models()
+
+
+def test_reloading_holds_no_model_twice(
+    fresh: OriginalModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one stayed on the card until the new one was there."""
+    fresh.load("fine")
+    with fresh.use("fine") as (stage, _):
+        old = weakref.ref(stage)
+    del stage
+    real = original_models.FineStage
+
+    def building(*arguments: Any) -> Any:
+        assert old() is None
+        return real(*arguments)
+
+    monkeypatch.setattr(original_models, "FineStage", building)
+    fresh.load("fine", force=True)
 
 
 def test_offloading_keeps_no_model_on_the_device(
