@@ -10,7 +10,8 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +23,7 @@ from synth.protocol import JobEvent, Progress, Sampling, Stage
 
 if TYPE_CHECKING:
     from synth.api import Bark, Clip
+    from synth.voices import VoiceBook
 
 EX_CONFIG = 78
 
@@ -36,54 +38,88 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
     try:
         return options.run(options)
+    except _Unusable as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return EX_CONFIG
     except SynthError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return getattr(error, "exit_status", 1)
+        return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `python -m synth voices | head`: what is left to flush has no reader
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:  # torch has its own for each device
+        if not any("MemoryError" in kind.__name__ for kind in type(error).__mro__):
+            raise
+        print(
+            "Error: The memory does not suffice: use suno/bark-small, or --device cpu.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+class _Unusable(SynthError):
+    """There is no model to work with, or it cannot be had."""
+
+
+@contextmanager
+def _model_needed() -> Iterator[None]:
+    try:
+        yield
+    except SynthError as error:
+        raise _Unusable(str(error)) from error
 
 
 # -- say ------------------------------------------------------------------------------------------
 
 
 def say(options: argparse.Namespace) -> int:
-    """Load once, then speak and save each text."""
+    """Load once, then speak and save each text; one that cannot be spoken keeps no other back."""
+    from synth.job import check_sampling
+
     texts = _texts(options)
     outputs = _outputs(options, len(texts))
     sampling = sampling_of(options)
+    check_sampling(sampling)
     bark = _load(options)
     if bark.notice:
         print(bark.notice, file=sys.stderr)
-    voice = bark.voice(options.voice) if options.voice else None
+    voice = None if options.voice is None else bark.voice(options.voice)
+    last: tuple[Path, Clip] | None = None
+    failed = 0
     for text, output in zip(texts, outputs, strict=True):
         seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-        with StageBars() as bars:
-            clip = bark.say(text, voice, seed=seed, sampling=sampling, on_event=bars)
+        try:
+            with StageBars() as bars:
+                clip = bark.say(text, voice, seed=seed, sampling=sampling, on_event=bars)
+        except InvalidRequest as error:
+            if len(texts) == 1:
+                raise
+            print(f"Error: {output} was not made: {error}", file=sys.stderr)
+            failed += 1
+            continue
         clip.save(output, raw=options.raw)
         _tell(output, clip)
-        if options.save_voice and output == outputs[-1]:
-            clip.save_voice(options.save_voice)
-            print(f"{options.save_voice}: the voice of {output}")
-    return 0
+        last = output, clip
+    if last and options.save_voice:
+        output, clip = last
+        clip.save_voice(options.save_voice)
+        print(f"{options.save_voice}: the voice of {output}")
+    return 1 if failed else 0
 
 
 def _load(options: argparse.Namespace) -> "Bark":
     from synth.api import Bark
 
-    try:
+    with _model_needed():
         return Bark.load(
             options.model,
             device=options.device,
             precision=options.precision,
             threads=options.threads,
         )
-    except SynthError as error:
-        error.exit_status = EX_CONFIG  # type: ignore[attr-defined]
-        raise
 
 
 def _texts(options: argparse.Namespace) -> list[str]:
@@ -100,9 +136,12 @@ def _texts(options: argparse.Namespace) -> list[str]:
             sys.stdin.reconfigure(errors="strict")  # some locales let anything pass
     try:
         content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InvalidRequest(f"{name} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
         where = "Standard input" if name == "-" else name
-        raise InvalidRequest(f"{where} cannot be read as text: {error}.") from None
+        raise InvalidRequest(f"{where} is not text in UTF-8: save it as such.") from None
+    content = content.removeprefix("\ufeff")  # Windows marks its text files so
     texts = [line.strip() for line in content.splitlines() if line.strip()]
     if not texts:
         raise InvalidRequest("There is nothing to say: the input has no text.")
@@ -114,23 +153,27 @@ def _outputs(options: argparse.Namespace, count: int) -> list[Path]:
 
     What would keep them from being written is found here, before minutes of work.
     """
-    output = Path(options.output)
+    output = Path(options.output or ("speech.wav" if options.raw else "speech.ogg"))
     if AudioFormat.of(output) is not AudioFormat.WAV and options.raw:
         raise InvalidRequest(
             f"Raw samples go into a .wav file only: use -o {output.with_suffix('.wav')}."
         )
     find_ffmpeg()
-    if options.save_voice and Path(options.save_voice).suffix != ".npz":
+    outputs = [output]
+    if count > 1:
+        width = len(str(count))
+        outputs = [output.with_stem(f"{output.stem}-{n:0{width}}") for n in range(1, count + 1)]
+    voice = Path(options.save_voice) if options.save_voice is not None else None
+    if voice is not None and voice.suffix != ".npz":
         raise InvalidRequest(f"A voice is saved as .npz, not {options.save_voice}.")
-    for path in (output, Path(options.save_voice or output)):
-        if not path.parent.is_dir():
-            raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
+    for path in [*outputs, *([voice] if voice is not None else [])]:
         if path.is_dir():
             raise InvalidRequest(f"{path} is a folder: name a file.")
-    if count == 1:
-        return [output]
-    width = len(str(count))
-    return [output.with_stem(f"{output.stem}-{n:0{width}}") for n in range(1, count + 1)]
+        if not path.parent.is_dir():
+            raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
+        if not os.access(path.parent, os.W_OK):
+            raise InvalidRequest(f"Nothing may be written to {path.parent}: name another folder.")
+    return outputs
 
 
 def _tell(output: Path, clip: "Clip") -> None:
@@ -200,35 +243,38 @@ def voices(options: argparse.Namespace) -> int:
     from synth.vocab import BARK
     from synth.voices import VoiceBook
 
-    config = BARK
-    if options.model:
-        from synth.checkpoints import open_checkpoint
-
-        config = open_checkpoint(options.model).config
+    book = VoiceBook(BARK) if options.model is None else _book_of(options.model)
     wanted = (options.filter or "").lower()
     found = [
         info
-        for info in VoiceBook(config).infos
+        for info in book.infos
         if wanted in info.name.lower()
         and options.language in (None, info.language)
         and options.gender in (None, info.gender.value)
     ]
     if not found:
-        raise InvalidRequest("No voice fits: leave out a filter.")
+        raise InvalidRequest(
+            "No voice fits: leave out a filter." if book.infos else "This model has no voices."
+        )
     for info in found:
         print(f"{info.name:20} {info.language:3} {info.gender.value:8} {info.duration_s:5.1f} s")
     return 0
+
+
+def _book_of(model: str) -> "VoiceBook":
+    from synth.checkpoints import open_checkpoint
+    from synth.random_model import voice_book
+
+    with _model_needed():
+        return voice_book(open_checkpoint(model).config)
 
 
 def fetch(options: argparse.Namespace) -> int:
     """Download a model from the hub."""
     from synth.fetch import fetch_model
 
-    try:
+    with _model_needed():
         folder = fetch_model(options.model, original=options.original)
-    except SynthError as error:
-        error.exit_status = EX_CONFIG  # type: ignore[attr-defined]
-        raise
     print(f'{options.model} is in {folder}. Try: python -m synth say "Hello" -o hello.ogg')
     return 0
 
@@ -269,9 +315,9 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         *("-o", "--output"),
-        default="speech.ogg",
         metavar="FILE",
-        help=".ogg, .mp3, .flac or .wav; numbered when there are several texts (speech.ogg)",
+        help=".ogg, .mp3, .flac or .wav; numbered when there are several texts (speech.ogg, or "
+        "speech.wav with --raw)",
     )
     parser.add_argument(
         "--model", metavar="NAME|FOLDER", help="suno/bark, suno/bark-small or a model folder"

@@ -23,7 +23,6 @@ from synth.errors import InvalidRequest
 from synth.model import build_model
 from synth.pipeline import Pipeline
 from synth.protocol import (
-    RANDOM_MODEL,
     HistoryPrompt,
     JobEvent,
     Sampling,
@@ -31,9 +30,9 @@ from synth.protocol import (
     Timings,
     VoiceInfo,
 )
-from synth.random_model import NOTICE, RandomVoices
+from synth.random_model import NOTICE, is_random, voice_book
 from synth.vocab import ModelConfig
-from synth.voices import VoiceBook, load_npz, save_npz, validate
+from synth.voices import is_npz, load_npz, save_npz, validate
 
 NO_MODEL = (
     "There is no Bark model on this machine: download one with `python -m synth fetch` "
@@ -79,9 +78,9 @@ class Bark:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        random = self.config.name == RANDOM_MODEL
-        self._book = RandomVoices(self.config) if random else VoiceBook(self.config)
-        self.notice = NOTICE if random else ""  # what a listener should know about the model
+        self._book = voice_book(self.config)
+        # What a listener should know about the model.
+        self.notice = NOTICE if is_random(self.config) else ""
 
     @classmethod
     def load(
@@ -103,6 +102,8 @@ class Bark:
         if name is None:
             raise InvalidRequest(NO_MODEL)
         if threads is not None:
+            if threads < 1:
+                raise InvalidRequest(f"There must be at least 1 thread, not {threads}.")
             torch.set_num_threads(threads)
         checkpoint = open_checkpoint(name)
         return cls(Pipeline(build_model(checkpoint, device=device, precision=precision)))
@@ -122,7 +123,7 @@ class Bark:
         """
         if isinstance(voice, HistoryPrompt):
             return validate(voice, self.config)
-        if str(voice).endswith(".npz"):
+        if is_npz(voice):
             return load_npz(Path(voice), self.config)
         return self._book.get(str(voice))
 

@@ -86,9 +86,14 @@ class AudioFormat(StrEnum):
         suffix = Path(path).suffix.lower()
         names = {fmt.suffix: fmt for fmt in cls} | {".opus": cls.OGG}
         if suffix not in names:
+            known = ", ".join(names)
+            if not suffix:
+                raise InvalidRequest(
+                    f"No suffix says what format {Path(path)} is to have: end the name with one of "
+                    f"{known}."
+                )
             raise InvalidRequest(
-                f"{suffix or 'No suffix'} is not a sound format known here: "
-                f"name the file with {', '.join(names)}."
+                f"{suffix} is not a sound format known here: name the file with {known}."
             )
         return names[suffix]
 
@@ -204,7 +209,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def _why_not_saved(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"The disk is full: {path} was not saved. Free some space and try again."
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and not path.parent.is_dir():
         return f"The folder {path.parent} does not exist, so {path.name} was not saved."
     return f"{path} could not be saved: {error.strerror or error}."
 

@@ -130,6 +130,16 @@ class RandomVoices(VoiceBook):
         )
 
 
+def is_random(config: ModelConfig) -> bool:
+    """Whether a model is of this kind; a folder of any other may bear the name."""
+    return config.lineage == RANDOM_MODEL
+
+
+def voice_book(config: ModelConfig) -> VoiceBook:
+    """The voices that a model, random or not, can speak with."""
+    return RandomVoices(config) if is_random(config) else VoiceBook(config)
+
+
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * scale
 

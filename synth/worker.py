@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synth.protocol import RANDOM_MODEL, HistoryPrompt, Limits, Ready, Sampling, Submit
+from synth.protocol import HistoryPrompt, Limits, Ready, Sampling, Submit
 from synth.scheduler import Pipeline
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
     from synth.model import build_model
     from synth.pipeline import Pipeline as BarkPipeline
     from synth.random_model import NOTICE as RANDOM_NOTICE
-    from synth.random_model import RandomVoices
-    from synth.voices import VoiceBook
+    from synth.random_model import is_random, voice_book
 
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
         torch.set_num_threads(settings.threads or usable_cores())
@@ -64,8 +63,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
     config = model.config
     slots = settings.slots or _slots_for(model)
     pipeline = BarkPipeline(model, slots=slots)
-    is_random = config.name == RANDOM_MODEL
-    voices = RandomVoices(config) if is_random else VoiceBook(config)
+    voices = voice_book(config)
     # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
     short = Sampling(max_seconds=0.2, early_stop=False)
     pipeline.run(Submit(job_id="warm-up", text="Hello", sampling=short), None)
@@ -80,7 +78,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
         ),
         device=str(model.device),
         precision=str(model.dtype).removeprefix("torch."),
-        notice=RANDOM_NOTICE if is_random else "",
+        notice=RANDOM_NOTICE if is_random(config) else "",
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
 

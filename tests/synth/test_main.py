@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from synth import __main__ as command
 from synth.api import Bark
@@ -27,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "xdg"))  # converted once for all tests
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "here").mkdir()
@@ -69,12 +70,27 @@ def test_say_writes_a_file_that_plays(folder: Path, place: Path, capsys) -> None
 
 
 def test_raw_samples_are_untouched_and_the_seed_repeats_them(folder: Path, place: Path) -> None:
-    given = ["say", "Hello world", "--model", str(folder), "--raw", "--single", "--seed", "3"]
-    assert command.main([*given, "-o", "a.wav"]) == 0
+    given = ["say", "Hello world", "--model", str(folder), "--raw", "--seed", "3"]
+    assert command.main(given) == 0
     assert command.main([*given, "-o", "b.wav", "--temperature", "0.7"]) == 0
     clip = Bark.load(folder).say("Hello world", seed=3)
-    assert np.array_equal(float_samples(place / "a.wav"), clip.samples)
+    assert np.array_equal(float_samples(place / "speech.wav"), clip.samples)
     assert np.array_equal(float_samples(place / "b.wav"), clip.samples)
+
+
+def test_single_is_one_utterance_cut_at_256_tokens(folder: Path, place: Path, capsys) -> None:
+    given = ["say", "--model", str(folder), "--raw", "--temperature", "0", "--max-seconds", ".3"]
+    long = "a b c d " * 64
+    for name, text, options in (
+        ("default", long + "e " * 44, []),
+        ("single", long + "e " * 44, ["--single"]),
+        ("cut", long, ["--single"]),
+    ):
+        assert command.main([*given, text, "-o", f"{name}.wav", *options]) == 0
+        notes = capsys.readouterr().out.splitlines()[1:]
+        lost = "The text was too long for one clip: the last 14.7 % of it (44 of 300 word pieces)"
+        assert notes == ([] if name == "cut" else [f"{lost} was cut."])
+    assert len({file.read_bytes() for file in place.iterdir()}) == 1
 
 
 def test_many_texts_load_the_model_once(
@@ -95,6 +111,55 @@ def test_many_texts_load_the_model_once(
     assert len(loads) == 2
     with wave.open(str(place / "std-1.wav")) as file:
         assert file.getframerate() == 24_000
+
+
+def test_a_text_that_cannot_be_spoken_keeps_no_other_back(
+    folder: Path, place: Path, capsys
+) -> None:
+    """A line of nothing but a zero-width space ended the run, without a word which line it was.
+
+    The mark that Windows puts before a text file is no text either.
+    """
+    (place / "lines.txt").write_text("\ufeffHello\n\u200b\nworld\n", encoding="utf-8")
+    given = ["say", "--model", str(folder), "--file", "lines.txt", "--max-seconds", ".2"]
+    assert command.main([*given, "-o", "a.wav", "--save-voice", "me.npz"]) == 1
+    told = capsys.readouterr()
+    assert told.err == "Error: a-2.wav was not made: There is nothing to say: the text is empty.\n"
+    assert "me.npz: the voice of a-3.wav" in told.out
+    made = {"lines.txt", "a-1.wav", "a-3.wav", "me.npz"}
+    assert {file.name for file in place.iterdir()} == made
+
+
+def test_what_the_memory_does_not_hold_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A card that is too small for the model gave a traceback."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("synth.api.build_model", full)
+    assert command.main(["say", "Hello", "--model", str(folder)]) == 1
+    assert capsys.readouterr().err.startswith("Error: The memory does not suffice: use suno/bark-")
+
+
+def test_an_error_of_ours_is_not_dressed_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("synth.api.build_model", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        command.main(["say", "Hello", "--model", str(folder)])
+
+
+def test_a_folder_that_may_not_be_written_is_seen_before_the_work(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """It was only seen when the clip was done."""
+    monkeypatch.setattr("os.access", lambda path, mode: path != Path("."))  # root may write there
+    monkeypatch.setattr(Bark, "load", None)
+    assert command.main(["say", "Hello", "--model", str(folder)]) == 1
+    assert "Nothing may be written to .: name another" in capsys.readouterr().err
 
 
 def test_a_duration_cap_is_the_originals(folder: Path, place: Path) -> None:
@@ -137,6 +202,14 @@ def test_temperature_is_for_two_stages_and_for_all_at_zero(given: str, expected:
         ("say Hello --model .", 78, "holds no model"),
         ("say Hello --model FOLDER --device tpu", 78, "no device 'tpu'"),
         ("say Hello --model FOLDER --precision fp7", 78, "no precision 'fp7'"),
+        ("say Hello --model FOLDER --threads 0", 78, "at least 1 thread, not 0"),
+        pytest.param("say Hello --model " + "a" * 5000, 78, "cannot be read", id="a long name"),
+        ("voices --model nowhere", 78, "no model folder nowhere"),
+        ("say Hello --model FOLDER --voice=", 1, "no voice ''"),
+        ("say Hello --model FOLDER --voice gone.NPZ", 1, "no voice file gone.NPZ"),
+        ("say Hello --model FOLDER --voice folder.npz", 1, "folder.npz cannot be read"),
+        ("say Hello --model FOLDER -o hello", 1, "what format hello is to have"),
+        ("say --file wide.txt --model FOLDER", 1, "wide.txt is not text in UTF-8"),
         ("say Hello --model FOLDER --voice v2/en_speaker_66", 1, "nearest are v2/en_speaker_6"),
         ("say Hello --model FOLDER --voice gone.npz", 1, "no voice file gone.npz"),
         ("say Hello --model FOLDER --voice bad.npz", 1, "bad.npz is no voice"),
@@ -148,7 +221,7 @@ def test_temperature_is_for_two_stages_and_for_all_at_zero(given: str, expected:
         ("say Hello --model FOLDER --temperature -1", 1, "temperature is -1.0"),
         ("say Hello --model FOLDER --top-p 7", 1, "top_p is 7.0"),
         ("say Hello --model FOLDER --max-seconds 0", 1, "max_seconds is 0.0"),
-        ("say --file gone.txt --model FOLDER", 1, "gone.txt cannot be read"),
+        ("say --file gone.txt --model FOLDER", 1, "gone.txt cannot be read: No such file"),
         ("say - --model FOLDER", 1, "the input has no text"),
         ("say 😀 --model FOLDER --voice v2/en_speaker_6 --file x", 1, "not both"),
         ("voices klingon", 1, "No voice fits"),
@@ -159,11 +232,14 @@ def test_what_is_wrong_is_said_in_one_sentence(
 ) -> None:
     (place / "bad.npz").write_bytes(b"no zip at all")
     (place / "folder.ogg").mkdir()
+    (place / "folder.npz").mkdir()
+    (place / "wide.txt").write_text("Hello", encoding="utf-16")
+    before = sorted(place.iterdir())
     monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
     assert command.main(given.replace("FOLDER", str(folder)).split()) == status
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and says in error and error.count("\n") == 1
-    assert {file.name for file in place.iterdir()} == {"bad.npz", "folder.ogg"}
+    assert sorted(place.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -199,7 +275,7 @@ def test_input_that_is_no_text_is_named(
     lenient = io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8", errors="surrogateescape")
     monkeypatch.setattr("sys.stdin", lenient)
     assert command.main(["say", "--model", str(folder)]) == 1
-    assert "Standard input cannot be read as text" in capsys.readouterr().err
+    assert "Standard input is not text in UTF-8" in capsys.readouterr().err
 
 
 def test_voices_are_listed_and_filtered(capsys) -> None:
@@ -215,6 +291,16 @@ def test_a_voice_of_another_family_names_the_remedy(folder: Path, place: Path, c
     capsys.readouterr()
     assert command.main([*given, "--model", "random", "--voice", "me.npz"]) == 1
     assert "belongs to another model" in capsys.readouterr().err
+
+
+def test_a_folder_called_random_is_not_the_random_model(folder: Path, place: Path, capsys) -> None:
+    """Its voices were made up and its speech was called noise, for its name."""
+    (place / "random").mkdir()
+    for file in folder.iterdir():
+        os.link(file, place / "random" / file.name)
+    given = ["say", "Hello", "--model", "./random", "--max-seconds", ".2", "-o", "a.wav"]
+    assert command.main([*given, "--voice", "announcer"]) == 0
+    assert "noise" not in capsys.readouterr().err
 
 
 def test_the_random_model_says_that_it_is_noise(place: Path, capsys) -> None:
