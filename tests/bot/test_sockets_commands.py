@@ -13,7 +13,11 @@ from tests.discord_server.bot_process import BotProcess
 from tests.discord_server.interactions import DEFERRED_MESSAGE, EPHEMERAL, Interaction
 
 pytest_plugins = ["tests.discord_server.fixtures"]
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("clean")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("clean"),
+    pytest.mark.timeout(120),  # the first one waits for the bot to start
+]
 
 A_SHORT_EDIT_PERIOD_S = 1.9  # the bot's own is 2 s; the edits' ways over the socket differ
 

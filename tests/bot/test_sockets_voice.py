@@ -15,12 +15,17 @@ from discord import Permissions
 
 from tests.discord_server import DiscordServer, recording
 from tests.discord_server.bot_process import BotProcess
+from tests.discord_server.hearing import Hearing
 from tests.discord_server.interactions import Interaction
 from tests.discord_server.recording import Packet, Samples
 from tests.discord_server.world import Channel, User
 
 pytest_plugins = ["tests.discord_server.fixtures"]
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("silence")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("silence"),
+    pytest.mark.timeout(120),  # the first one waits for the bot to start
+]
 
 SIMILAR = 0.99
 LONGEST_GAP_S = 0.1
@@ -37,36 +42,6 @@ async def silence(discord: DiscordServer, clean: None) -> AsyncIterator[None]:
             await discord.leave_voice(person)
     await discord.journal.until(lambda: world.voice_channel_of(world.bot) is None, "leaving")
     await discord.journal.until(lambda: discord.voice.current is None, "hanging up")
-
-
-class Hearing:
-    """What is heard from now on."""
-
-    def __init__(self, server: DiscordServer) -> None:
-        self._server = server
-        self._journal = server.journal
-        self._mark = server.journal.mark
-        self._first = len(server.voice.packets)
-
-    @property
-    def packets(self) -> list[Packet]:
-        return self._server.voice.packets[self._first :]
-
-    @property
-    def sound(self) -> list[Packet]:
-        return recording.sounding(self.packets)
-
-    async def some(self, packets: int) -> None:
-        await self._journal.until(lambda: len(self.sound) >= packets, f"{packets} packets")
-
-    async def end(self, clips: int = 1) -> list[Packet]:
-        """Wait until so many clips have begun and ended; gives what sounded between silences."""
-        mark = self._mark
-        for _ in range(clips):  # a player may say more than once that it has ended
-            for speaking in (1, 0):
-                record = await self._journal.wait_for("speaking", mark, speaking=speaking)
-                mark = self._journal.records.index(record)
-        return self.sound
 
 
 async def bark(server: DiscordServer, text: str = "Hello there", **options) -> Interaction:

@@ -14,8 +14,9 @@ a failure. Knows nothing of the bot under test.
     gateway.py      the main gateway: identify, resume, dispatch
     rest.py         the HTTP API; faults.py: rate limits and errors on demand
     interactions.py commands, buttons and what was answered to them
-    voice_gateway.py, udp.py, dave.py, mls.py    voice, and its two encryptions
+    voice_gateway.py, voice_connection.py, udp.py, dave.py, mls.py    voice and its two encryptions
     recording.py    what a listener heard: packets -> sound, gaps, bursts
+    fixtures.py     the real bot as a process of its own beside it: run_bot.py, bot_process.py
 """
 
 from tests.discord_server.server import DiscordServer

@@ -19,12 +19,11 @@ class BotProcess:
     """`async with` starts it and waits until it has logged in; leaving stops it as a service
     manager would. `log` is what it has printed so far."""
 
-    def __init__(
-        self, server: DiscordServer, folder: Path, *, start_s: float = 60, **settings: str
-    ) -> None:
+    start_s: float = 60  # a large model needs more
+
+    def __init__(self, server: DiscordServer, folder: Path, **settings: str) -> None:
         self._server = server
         self._folder = folder
-        self._start_s = start_s
         self._settings = settings
         self._output = folder / "bot.log"
 
@@ -43,7 +42,7 @@ class BotProcess:
                 *command, cwd=self._folder, env=environment, stdout=output, stderr=output
             )
         ended = asyncio.create_task(self.process.wait())
-        ready = asyncio.create_task(self._server.logged_in(self._start_s))
+        ready = asyncio.create_task(self._server.logged_in(self.start_s))
         try:
             await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
             assert not ended.done(), f"the bot ended with {ended.result()}:\n{self.log}"
