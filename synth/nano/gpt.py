@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synth.nano.recipe import COARSE, FINE, SEMANTIC, TEXT
+from synth.nano.recipe import COARSE, FINE, SEED, SEMANTIC, TEXT
 from synth.vocab import TransformerShape
 
 # Semantic tokens a spelled character takes, in the teacher's speech. Only sets where the position
@@ -168,6 +168,55 @@ def coarse_model(shape: TransformerShape) -> CausalModel:
     steps = shape.context - n - 1
     times = [torch.arange(n), torch.zeros(1) - 1, torch.arange(1, steps + 1) / COARSE.codebooks]
     return CausalModel(shape, torch.cat([t.float() for t in times]))
+
+
+@torch.no_grad()
+def start_semantic(model: CausalModel, centroids: Tensor) -> None:
+    """Let tokens that mean nearly the same begin with nearly the same embedding and output row.
+
+    centroids: (512, D), what the semantic tokens stand for.
+    """
+    table = _spread(centroids, model.lm_head.in_features)
+    model.transformer.wte.weight[: SEMANTIC.vocab] = table
+    model.lm_head.weight[: SEMANTIC.vocab] = table
+
+
+@torch.no_grad()
+def start_coarse(model: CausalModel, centroids: Tensor, rows: Tensor) -> None:
+    """The same for the coarse stage. rows: (8, 1024, D) of the codebooks."""
+    width = model.lm_head.in_features
+    codes = _spread(rows[: COARSE.codebooks].flatten(0, 1), width)
+    model.transformer.wte.weight[: SEMANTIC.vocab] = _spread(centroids, width)
+    for table in (model.transformer.wte.weight, model.lm_head.weight):
+        table[SEMANTIC.vocab : SEMANTIC.vocab + len(codes)] = codes
+
+
+@torch.no_grad()
+def start_fine(model: FineModel, rows: Tensor) -> None:
+    """The same for the fine stage, whose rows of zeros stand for codes that do not exist.
+
+    Those begin far away from where the final norm's bias points, and so with a small logit.
+    """
+    tables = model.transformer.tables()
+    width = tables[0].embedding_dim
+    first = _spread(rows[: COARSE.codebooks].flatten(0, 1), width)
+    for table, start in zip(tables, first.split(rows.shape[1]), strict=False):
+        table.weight[: len(start)] = start
+    away = torch.zeros(width)
+    away[0] = 1.0
+    model.transformer.ln_f.bias.copy_(away)
+    for table, points in zip(tables[COARSE.codebooks :], rows[COARSE.codebooks :], strict=True):
+        used = points.abs().sum(1) > 0
+        table.weight[: len(points)][used] = _spread(points[used], width)
+        table.weight[: len(points)][~used] = -8.0 * away
+
+
+def _spread(rows: Tensor, width: int, size: float = 0.04) -> Tensor:
+    """(K, D) -> (K, width): turned into a wider space, distances kept but for one scale."""
+    generator = torch.Generator().manual_seed(SEED)
+    basis, _ = torch.linalg.qr(torch.randn(width, rows.shape[1], generator=generator))
+    out = rows @ basis.T
+    return out * (size / out.square().mean().sqrt())
 
 
 def _sinusoids(times: Tensor, width: int, size: float = 0.1) -> Tensor:

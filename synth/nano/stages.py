@@ -11,9 +11,19 @@ from torch.nn import functional as F
 
 from synth.nano import windows
 from synth.nano.ahead import Batch
-from synth.nano.gpt import CausalModel, FineModel, coarse_model, semantic_model
+from synth.nano.codebooks import Codebooks
+from synth.nano.gpt import (
+    CausalModel,
+    FineModel,
+    coarse_model,
+    semantic_model,
+    start_coarse,
+    start_fine,
+    start_semantic,
+)
 from synth.nano.recipe import COARSE, CODEC, FINE, NANO, SEED, SEMANTIC, Paths
 from synth.nano.shards import list_shards, load_tokens
+from synth.nano.units import Units
 from synth.nano.vocoder import VocoderStage
 from synth.nano.windows import IGNORE, Corpus
 
@@ -58,7 +68,9 @@ class SemanticStage(_Tokens):
 
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         super().__init__(paths, batch, device)
-        self.model: CausalModel = semantic_model(NANO.semantic_shape).to(device)
+        self.model: CausalModel = semantic_model(NANO.semantic_shape)
+        start_semantic(self.model, Units.load(paths.units).centroids)
+        self.model.to(device)
 
     def prepare(self, step: int, rng: np.random.Generator) -> Batch:
         return windows.semantic_batch(self.corpus, rng, self.batch)
@@ -108,7 +120,10 @@ class CoarseStage(_Tokens):
 
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         super().__init__(paths, batch, device)
-        self.model: CausalModel = coarse_model(NANO.coarse_shape).to(device)
+        self.model: CausalModel = coarse_model(NANO.coarse_shape)
+        rows = Codebooks.load(paths.codebooks).rows
+        start_coarse(self.model, Units.load(paths.units).centroids, rows)
+        self.model.to(device)
 
     def prepare(self, step: int, rng: np.random.Generator) -> Batch:
         return _stacked([windows.coarse_window(self.corpus, rng) for _ in range(self.batch)])
@@ -144,7 +159,9 @@ class FineStage(_Tokens):
 
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         super().__init__(paths, batch, device)
-        self.model = FineModel(NANO.fine_shape).to(device)
+        self.model = FineModel(NANO.fine_shape)
+        start_fine(self.model, Codebooks.load(paths.codebooks).rows)
+        self.model.to(device)
 
     @staticmethod
     def _book(step: int) -> int:

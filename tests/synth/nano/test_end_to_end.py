@@ -20,6 +20,7 @@ from synth.nano.recipe import CODEC, NANO, RUNS, SEMANTIC, VOICES, Paths
 from synth.nano.shards import load_tokens, open_shard
 from synth.nano.stages import STAGES
 from synth.nano.trainer import Limits, train
+from synth.nano.units import Units
 from synth.pipeline import Pipeline
 from synth.protocol import Sampling, Submit
 from synth.voices import VoiceBook
@@ -54,6 +55,7 @@ def _tokens(paths: Paths) -> None:
     shard = open_shard(folder)
     fit_codebooks(paths, shard, utterances=40, refiner_steps=10)
     books = Codebooks.load(paths.codebooks)
+    Units(torch.zeros(1, 1), torch.zeros(1, 1), torch.randn(SEMANTIC.vocab, 64)).save(paths.units)
     rng = np.random.default_rng(0)
     codes = [
         books.encode(books.features(shard.waveform(i), shard.pitch(i))).numpy().astype(np.int16)
