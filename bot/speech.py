@@ -5,7 +5,6 @@ whoever watches is told a `Status` at each change.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -162,7 +161,7 @@ class Utterance:
         """
         clip: Clip | None = None
         async with self._job:
-            async for event in self._events(watcher):
+            while (event := await self._event(watcher)) is not None:
                 match event:
                     case Accepted(position=position):
                         if position == 0 and started:
@@ -181,25 +180,22 @@ class Utterance:
         assert clip is not None, "a job ends in Done or an exception"
         return clip
 
-    async def _events(self, watcher: Watcher) -> AsyncIterator[JobEvent]:
-        """The job's events; between them, what the watcher held back is shown when it is due."""
-        events = aiter(self._job)
-        while True:
-            pending = asyncio.create_task(self._speech.wait(_next(events)))
-            try:
-                while not pending.done():
-                    due_s = watcher.due_s
-                    await self._speech.wait(_settled(pending, due_s))
-                    if not pending.done() and due_s is not None:
-                        watcher.flush()
-                event = pending.result()
-            finally:
-                pending.cancel()
-                with contextlib.suppress(BaseException):
-                    await asyncio.wait({pending})
-            if event is None:
-                return
-            yield event
+    async def _event(self, watcher: Watcher) -> JobEvent | None:
+        """The next event, None after the last; until it comes, what the watcher held back is shown
+        when it is due.
+        """
+        pending = asyncio.create_task(self._speech.wait(_next(self._job)))
+        try:
+            while not pending.done():
+                due_s = watcher.due_s
+                await self._speech.wait(_settled(pending, due_s))
+                if not pending.done() and due_s is not None:
+                    watcher.flush()
+        except BaseException:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+            raise
+        return pending.result()
 
     def _clip(self, done: Done) -> Clip:
         self._speech.learn(done.timings)
