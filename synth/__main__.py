@@ -20,6 +20,7 @@ from tqdm import tqdm
 from synth.audio import AudioFormat, find_ffmpeg
 from synth.errors import InvalidRequest, SynthError
 from synth.protocol import JobEvent, Progress, Sampling, Stage
+from synth.worker import let_threads_sleep
 
 if TYPE_CHECKING:
     from synth.api import Bark, Clip
@@ -111,6 +112,7 @@ def say(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> "Bark":
+    let_threads_sleep()
     from synth.api import Bark
 
     with _model_needed():
