@@ -103,8 +103,10 @@ def draw(logits: Tensor, temperature: Tensor, noise: Tensor) -> tuple[Tensor, Te
     """
     greedy = temperature <= 0
     safe = torch.where(greedy, torch.ones_like(temperature), temperature)
-    probabilities = (logits / safe[:, None]).softmax(-1)
     best = logits.argmax(-1)
+    # From the largest down, so that next to no temperature does not divide into infinity.
+    below = logits - logits.gather(-1, best[:, None])
+    probabilities = (below / safe[:, None]).softmax(-1)
     # argmax(p / E) is a draw from p: no cumulative sum, no synchronization with the host.
     token = torch.where(greedy, best, (probabilities / noise).argmax(-1))
     one_hot = torch.zeros_like(probabilities).scatter_(-1, best[:, None], 1)

@@ -102,6 +102,15 @@ def test_temperature_0_is_the_limit_and_rows_may_differ() -> None:
     torch.testing.assert_close(p[1], logits[1].softmax(0))
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-38, 1e-45])
+def test_next_to_no_temperature_is_greedy_too(temperature: float) -> None:
+    """Dividing by it used to give infinities, their softmax no numbers, and always token 0."""
+    logits = torch.tensor([[1.0, 30.0, 29.0, -torch.inf]])
+    noise = torch.tensor([[1e-9, 1.0, 1.0, 1e-9]])
+    token, p = draw(logits, torch.tensor([temperature]), noise)
+    assert token.tolist() == [1] and p[0].tolist() == [0, 1, 0, 0]
+
+
 def test_the_end_rule_is_inclusive_and_after_temperature() -> None:
     halves = torch.tensor([[0.5, 0.5]])
     first = torch.tensor([0])
