@@ -51,6 +51,7 @@ class Job:
         self.fine: FineJob | None = None
         self.spent = dict.fromkeys(Stage, 0.0)
         self.served = now
+        self.deadline = now + (math.inf if submit.deadline_s is None else submit.deadline_s)
         self._began = now
 
     def can_run(self, stage: Stage) -> bool:

@@ -6,7 +6,7 @@ stage, and returns what happened. What a job produces does not depend on the oth
 nothing of queues, processes or names of voices.
 """
 
-import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from synth.coarse import CoarseStage
-from synth.errors import InvalidRequest
+from synth.errors import InvalidRequest, JobTimeout
 from synth.fine import FineStage
 from synth.job import Job
 from synth.model import Model
@@ -32,11 +32,32 @@ from synth.protocol import (
 )
 from synth.semantic import SemanticStage
 
-_log = logging.getLogger(__name__)
+# What lies between two looks at the world bounds how late an end, a cancel or another job is
+# noticed: so much decode work, and no more steps than that, for an end wastes those behind it. On
+# a GPU each look costs a synchronization.
+_QUANTUM_S = 0.05
+_MOST_STEPS = {"cpu": 4, "cuda": 8, "mps": 8}
 
-# Decode steps between two looks at what was made: a bound on how late an end, a cancel or another
-# job is noticed, against a synchronization with a GPU.
-_STEPS = {"cpu": 4, "cuda": 8, "mps": 8}
+
+class _Pace:
+    """How many decode steps of a stage make a quantum, by how long the last ones took.
+
+    `least` is what the stage can do at once, and every quantum is a multiple of it.
+    """
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, max(least, most)
+        self._step_s = math.inf
+
+    @property
+    def steps(self) -> int:
+        fit = self._most
+        if self._step_s * fit > _QUANTUM_S:
+            fit = int(_QUANTUM_S / self._step_s)
+        return max(self._least, fit // self._least * self._least)
+
+    def took(self, steps: int, seconds: float) -> None:
+        self._step_s = seconds / steps
 
 
 class Pipeline:
@@ -57,8 +78,9 @@ class Pipeline:
             self._fine = FineStage(model.fine, model.config)
         self._jobs: list[Job | None] = [None] * slots
         self._turn = 0
-        books = model.config.coarse.codebooks
-        self._chunk = max(books, _STEPS[model.device.type] // books * books)
+        most = _MOST_STEPS[model.device.type]
+        self._semantic_pace = _Pace(1, most)
+        self._coarse_pace = _Pace(model.config.coarse.codebooks, most)
 
     @property
     def free(self) -> int:
@@ -90,8 +112,13 @@ class Pipeline:
         """Do one bounded piece of work: one prefill, a few decode steps of all jobs at a stage,
         one forward pass of the fine stage, or one codec decode. The stages take turns.
 
+        A job past its `deadline_s` ends here, between two pieces of work, and the others go on;
+        whoever watches this process need only see to a piece that never ends.
+
         Returns what happened, [] when there is no job.
         """
+        if late := self._expire():
+            return late
         stages = (Stage.CODEC, Stage.FINE, Stage.COARSE, Stage.SEMANTIC)
         for offset in range(len(stages)):
             stage = stages[(self._turn + offset) % len(stages)]
@@ -109,7 +136,8 @@ class Pipeline:
     ) -> tuple[npt.NDArray[np.float32], Done]:
         """One job from its admission to its end: (N,) float32 samples and the Done event.
 
-        Raises InvalidRequest when the job fails, RuntimeError when no slot is free.
+        Raises InvalidRequest when the job fails, JobTimeout past its deadline, RuntimeError when no
+        slot is free.
         """
         self.admit(submit, history)
         pieces: list[npt.NDArray[np.float32]] = []
@@ -123,20 +151,24 @@ class Pipeline:
                     if isinstance(event, Audio):
                         pieces.append(event.samples)
                     elif isinstance(event, Failed):
-                        raise InvalidRequest(event.detail)
+                        late = event.reason is Reason.TIMEOUT
+                        raise (JobTimeout if late else InvalidRequest)(event.detail)
                     elif isinstance(event, Done):
                         return np.concatenate(pieces), event
         finally:
             self.cancel(submit.job_id)
 
-    def _give_up(self, job: Job) -> Failed:
+    def _expire(self) -> list[JobEvent]:
+        now = self._clock()
+        return [
+            self._fail(job, Reason.TIMEOUT, "The clip took too long and was stopped.")
+            for job in self._jobs
+            if job is not None and now >= job.deadline
+        ]
+
+    def _fail(self, job: Job, reason: Reason, detail: str) -> Failed:
         self._jobs[job.slot] = None
-        _log.info("job %s ended before its first token", job.id)
-        return Failed(
-            job.id,
-            Reason.INVALID,
-            "The model ended the clip before it began; try another seed or wording.",
-        )
+        return Failed(job.id, reason, detail)
 
     @torch.inference_mode()
     def _work(self, stage: Stage, jobs: list[Job]) -> list[JobEvent]:
@@ -157,7 +189,8 @@ class Pipeline:
             job.served = now
             events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.stage is None:
-                events.append(self._give_up(job))
+                detail = "The model ended the clip before it began; try another seed or wording."
+                events.append(self._fail(job, Reason.INVALID, detail))
         return events
 
     def _semantic_work(self, jobs: list[Job]) -> list[Job]:
@@ -168,14 +201,16 @@ class Pipeline:
                 )
                 job.semantic_started = True
                 return [job]
-        k = min([self._chunk, *(job.semantic_limit - len(job.semantic) for job in jobs)])
+        left = (job.semantic_limit - len(job.semantic) for job in jobs)
+        k = min([self._semantic_pace.steps, *left])
+        began = self._clock()
         made = self._semantic.run(k, [job.slot for job in jobs])
+        self._semantic_pace.took(k, self._clock() - began)
         for column, job in enumerate(jobs):
             job.add_semantic(made.tokens[:, column], made.ended[:, column])
         return jobs
 
     def _coarse_work(self, jobs: list[Job]) -> list[Job]:
-        books = self.model.config.coarse.codebooks
         for job in jobs:
             if job.window_ends is None:
                 if not job.coarse_started:
@@ -187,10 +222,11 @@ class Pipeline:
                 job.window_ends = job.coarse.window_end(job.coarse.generated)
                 if not extends:
                     return [job]
-        ready = [job.window_ends - job.coarse.generated for job in jobs if job.window_ends]
-        k = min([self._chunk, *ready])
-        assert k % books == 0
+        left = (job.window_ends - job.coarse.generated for job in jobs if job.window_ends)
+        k = min([self._coarse_pace.steps, *left])
+        began = self._clock()
         made = self._coarse.run(k, [job.slot for job in jobs])
+        self._coarse_pace.took(k, self._clock() - began)
         for column, job in enumerate(jobs):
             job.add_coarse(made[:, column])
         return jobs
@@ -209,13 +245,6 @@ class Pipeline:
         job.spent[Stage.CODEC] += now - began
         self._jobs[job.slot] = None
         done = job.done(fine_codes, len(samples), now)
-        _log.info(
-            "job %s done: audio_s=%.2f ttfa_ms=%.0f rtf=%.2f",
-            job.id,
-            done.audio_s,
-            1000 * done.timings.ttfa_s,
-            done.timings.work_s / done.audio_s,
-        )
         return [
             Progress(job.id, Stage.CODEC, 1.0),
             Audio(job.id, job.utterance, 0, samples),

@@ -40,8 +40,6 @@ def main(settings: WorkerSettings, requests: OneWayQueue, events: OneWayQueue) -
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # The client's line about a finished job says more: it knows how long the job had waited.
-    logging.getLogger("synth.pipeline").setLevel(max(settings.log_level, logging.WARNING))
     inbox: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox), name="requests", daemon=True).start()
 

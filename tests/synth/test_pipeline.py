@@ -1,6 +1,8 @@
 """Jobs in slots: what a job makes is its own affair, whoever is beside it and whenever it came."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -232,6 +234,53 @@ def test_no_job_waits_while_others_go_on() -> None:
     else:
         pytest.fail("the long job never ended")
     assert short > 3
+
+
+@pytest.mark.parametrize(
+    ("step_s", "semantic", "coarse"),
+    [(0.001, 4, 4), (0.02, 2, 2), (0.06, 1, 2), (9.0, 1, 2)],
+)
+def test_a_quantum_is_50_ms_of_decode_steps_or_the_fewest_there_can_be(
+    monkeypatch: pytest.MonkeyPatch, step_s: float, semantic: int, coarse: int
+) -> None:
+    """A cancel waits for the quantum in work. What is made does not depend on its size."""
+    now = 0.0
+    pipeline = Pipeline(tiny_model(), slots=2, clock=lambda: now)
+    sizes: dict[str, list[int]] = {}
+    for name in ("semantic", "coarse"):
+        stage = getattr(pipeline, f"_{name}")
+
+        def timed(k: int, slots: Sequence[int], run: Any = stage.run, name: str = name) -> Any:
+            nonlocal now
+            now += k * step_s
+            sizes.setdefault(name, []).append(k)
+            return run(k, slots)
+
+        monkeypatch.setattr(stage, "run", timed)
+    _, done = pipeline.run(submit(seed=4, max_seconds=1.0), None)
+    assert sizes["semantic"][0] == 1 and sizes["coarse"][0] == 2  # nothing is known yet
+    assert max(sizes["semantic"]) == semantic and max(sizes["coarse"]) == coarse
+    assert_same(done, Pipeline(tiny_model()).run(submit(seed=4, max_seconds=1.0), None)[1])
+
+
+def test_a_job_past_its_deadline_ends_and_the_others_go_on() -> None:
+    """It used to go on until the whole process was killed for it, and its neighbours with it."""
+    now = 0.0
+    pipeline = Pipeline(tiny_model(), slots=2, clock=lambda: now)
+    how = Sampling(seed=2, max_seconds=0.5)
+    pipeline.admit(Submit(job_id="late", text="Hello", deadline_s=10.0), None)
+    pipeline.admit(Submit(job_id="other", text="Hello", sampling=how), None)
+    now = 9.99
+    for _ in range(3):
+        assert not [e for e in pipeline.step() if isinstance(e, Failed)] and pipeline.free == 0
+    now = 10.0
+    (failed,) = pipeline.step()
+    assert isinstance(failed, Failed)
+    assert (failed.job_id, failed.reason) == ("late", Reason.TIMEOUT)
+    assert "took too long" in failed.detail and pipeline.free == 1
+    _, done = finish(pipeline, 1)["other"]
+    _, alone = Pipeline(tiny_model()).run(submit("b", "Hello", seed=2, max_seconds=0.5), None)
+    assert_same(done, alone)
 
 
 def test_a_cancel_frees_the_slot_at_once_at_every_stage() -> None:
