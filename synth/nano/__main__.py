@@ -36,6 +36,7 @@ def main() -> None:
     table.add_argument("--codec", action="store_true", help="only the codec, on teacher codes")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)
     paths = Paths(options.root)
     if options.command == "data":
         from synth.nano.corpus import write_corpus
@@ -70,11 +71,11 @@ def main() -> None:
 
         import torch
 
-        from synth.nano.evaluate import copy_synthesis, evaluate
+        from synth.nano.evaluate import copy_synthesis, evaluate, table
 
         torch.set_num_threads(1)
         if options.codec:
-            figures = copy_synthesis(paths, options.model)
+            print(json.dumps(copy_synthesis(paths, options.model), indent=1))
         else:
             asked = {
                 "text_temperature": options.text_temperature,
@@ -88,7 +89,9 @@ def main() -> None:
                 rare=options.rare,
                 sampling={k: v for k, v in asked.items() if v is not None},
             )
-        print(json.dumps(figures, indent=1))
+            for said, heard in figures["easy_heard"]:
+                print(f"{said} => {heard}")
+            print(table(figures))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,31 @@ class Speaker:
         return codec.decode(clip.codes)
 
 
+# Name, figure, floor, goal and how it is written.
+_ROWS = (
+    ("WER, Whisper tiny.en, easy and chat", "wer_easy_whisper", 0.12, 0.07, "{:.1%}"),
+    ("WER, PocketSphinx, easy and chat", "wer_easy_sphinx", None, None, "{:.1%}"),
+    ("WER, Whisper tiny.en, rarer words", "wer_rare_whisper", 0.22, 0.12, "{:.1%}"),
+    ("WER, PocketSphinx, rarer words", "wer_rare_sphinx", None, None, "{:.1%}"),
+    ("DistillMOS", "mos", 2.0, 3.2, "{:.2f}"),
+    ("DistillMOS, two codebooks of eight", "mos_two_books", None, None, "{:.2f}"),
+    ("clips of more than 1.6 x the teacher's duration", "tails", 0.03, 0.0, "{:.1%}"),
+    ("CPU-s a second of sound, one core", "rtf", 0.5, 0.25, "{:.2f}"),
+    ("the right voice of four, by speaker encoder", "speaker_right", 0.9, 1.0, "{:.0%}"),
+    ("median F0 within 1.5 semitones of the voice's", "pitch_right", 0.9, 1.0, "{:.0%}"),
+    ("size, MB", "megabytes", 20.0, 12.0, "{:.1f}"),
+)
+
+
+def table(figures: dict[str, Any]) -> str:
+    """What `evaluate` returned, as a Markdown table beside what was aimed for."""
+    lines = ["| | measured | floor | goal |", "|---|---|---|---|"]
+    for name, key, floor, goal, how in _ROWS:
+        shown = ["" if x is None else how.format(x) for x in (figures[key], floor, goal)]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def _mel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Root mean square difference of log-mel spectra in dB over the frames both have."""
     hop = CODEC.hop

@@ -7,6 +7,7 @@ so PocketSphinx, which shares nothing with it, is asked too.
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.machinery import ModuleSpec
 from importlib.resources import files
@@ -36,7 +37,7 @@ def words(text: str) -> list[str]:
     return re.sub(r"[^a-z ]", "", text).split()
 
 
-def distance(a: list[str], b: list[str]) -> int:
+def distance(a: Sequence[str], b: Sequence[str]) -> int:
     """Edits from one word list to the other."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a):
