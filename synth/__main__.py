@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ def _model_needed() -> Iterator[None]:
 
 def say(options: argparse.Namespace) -> int:
     """Load once, then speak and save each text; one that cannot be spoken keeps no other back."""
+    let_threads_sleep()
     from synth.job import check_sampling
 
     texts = _texts(options)
@@ -112,7 +114,6 @@ def say(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> "Bark":
-    let_threads_sleep()
     from synth.api import Bark
 
     with _model_needed():
@@ -227,11 +228,16 @@ class StageBars:
             return
         stage = event.stage
         if stage not in self._bars:
+            # tqdm would take a terminal that does not know its size, as containers have, for one
+            # without room.
+            columns, lines = shutil.get_terminal_size()
             self._bars[stage] = tqdm(
                 total=1.0,
                 desc=f"{stage.value:8}",
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}",
                 disable=None,
+                ncols=columns,
+                nrows=lines,
             )
         bar = self._bars[stage]
         bar.update(event.fraction - bar.n)
