@@ -102,7 +102,7 @@ def test_many_texts_load_the_model_once(
     monkeypatch.setattr(
         Bark, "load", classmethod(lambda c, *a, **k: loads.append(1) or real(c, *a, **k))
     )
-    given = ["say", "--model", str(folder), "-o", "out.wav"]
+    given = ["say", "--model", str(folder), "-o", "out.wav", "--max-seconds", ".2"]
     assert command.main([*given, "--file", "lines.txt"]) == 0
     assert {file.name for file in place.glob("*.wav")} == {"out-1.wav", "out-2.wav"}
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nSuno\nmusic\n"))
@@ -310,18 +310,19 @@ def test_the_random_model_says_that_it_is_noise(place: Path, capsys) -> None:
 
 
 def test_bars_follow_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    screen = Terminal()
-    monkeypatch.setattr("sys.stderr", screen)
-    with command.StageBars() as bars:
-        for stage in Stage:
-            bars(Progress("say", stage, 0.5))
-            bars(Progress("say", stage, 1.0))
+    """On a terminal that does not know its size, as this one, there was nothing but empty lines."""
+    keyboard, screen = os.openpty()
+    with os.fdopen(keyboard, "rb", buffering=0) as seen, os.fdopen(screen, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        with command.StageBars() as bars:
+            for stage in Stage:
+                bars(Progress("say", stage, 0.5))
+                bars(Progress("say", stage, 1.0))
+        terminal.flush()
+        os.set_blocking(keyboard, False)
+        shown = b"".join(iter(lambda: seen.read(4096), None)).decode()
     for stage in Stage:
-        assert f"{stage.value:8} 100%" in screen.getvalue()
+        assert f"{stage.value:8} 100%" in shown
 
 
 def test_ctrl_c_stops_with_nothing_half_written(folder: Path, place: Path) -> None:
