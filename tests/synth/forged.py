@@ -7,7 +7,10 @@ everything that reads names, numbers and files meets what a user's download hold
 import json
 import pickle
 import zipfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -125,9 +128,14 @@ def age_numpy(path: Path) -> None:
             new.writestr(info.filename, data)
 
 
-def codec_state(seed: int = 0) -> dict[str, Tensor]:
-    """EnCodec 24 kHz's decoder and 32 codebooks at full size, in the `encodec` package's names."""
-    g = generator(seed)
+@cache
+def codec_state(filters: int = 32, books: int = 32) -> Mapping[str, Tensor]:
+    """EnCodec 24 kHz's decoder and its codebooks, in the `encodec` package's names.
+
+    The package has one size, these; transformers' config.json can tell of a narrower one.
+    """
+    g = generator()
+    wide = 16 * filters
     out: dict[str, Tensor] = {}
 
     def conv(
@@ -143,29 +151,29 @@ def codec_state(seed: int = 0) -> dict[str, Tensor]:
         out[f"{name}.{kind}.{kind}.weight_g"] = norm / (columns * kernel) ** 0.5
         out[f"{name}.{kind}.{kind}.bias"] = 0.01 * torch.randn(out_channels, generator=g)
 
-    conv("decoder.model.0", 512, 128, 7)
+    conv("decoder.model.0", wide, 128, 7)
     for layer in range(2):
-        for name, columns in (("weight_ih", 512), ("weight_hh", 512)):
+        for name in ("weight_ih", "weight_hh"):
             out[f"decoder.model.1.lstm.{name}_l{layer}"] = (
-                torch.randn(2048, columns, generator=g) / 512**0.5
+                torch.randn(4 * wide, wide, generator=g) / wide**0.5
             )
         for name in ("bias_ih", "bias_hh"):
-            out[f"decoder.model.1.lstm.{name}_l{layer}"] = 0.1 * torch.randn(2048, generator=g)
-    channels = 512
+            out[f"decoder.model.1.lstm.{name}_l{layer}"] = 0.1 * torch.randn(4 * wide, generator=g)
+    channels = wide
     for index, ratio in zip((3, 6, 9, 12), (8, 5, 4, 2), strict=True):
         channels //= 2
         conv(f"decoder.model.{index}", channels, channels * 2, ratio * 2, "convtr")
         conv(f"decoder.model.{index + 1}.block.1", channels // 2, channels, 3)
         conv(f"decoder.model.{index + 1}.block.3", channels, channels // 2, 1)
         conv(f"decoder.model.{index + 1}.shortcut", channels, channels, 1)
-    conv("decoder.model.15", 1, 32, 7)
-    for book in range(32):
+    conv("decoder.model.15", 1, filters, 7)
+    for book in range(books):
         name = f"quantizer.vq.layers.{book}._codebook"
         out[f"{name}.embed"] = torch.randn(1024, 128, generator=g)
         out[f"{name}.inited"] = torch.ones(1)
         out[f"{name}.cluster_size"] = torch.ones(1024)
-    out["encoder.model.0.conv.conv.bias"] = torch.zeros(32)
-    return out
+    out["encoder.model.0.conv.conv.bias"] = torch.zeros(filters)
+    return MappingProxyType(out)  # the same one for everybody
 
 
 def write_vocab(path: Path) -> None:
@@ -184,7 +192,7 @@ def suno_folder(folder: Path, *, small: bool = False) -> Path:
     write_suno_pt(folder / f"text{end}.pt", "text", prefix="_orig_mod.")
     write_suno_pt(folder / f"coarse{end}.pt", "coarse", old=True)
     write_suno_pt(folder / f"fine{end}.pt", "fine")
-    torch.save(codec_state(), folder / "encodec_24khz-d7cc33bc.th")
+    torch.save(dict(codec_state()), folder / "encodec_24khz-d7cc33bc.th")
     write_vocab(folder / "vocab.txt")
     return folder
 
@@ -230,7 +238,7 @@ def hf_names(stage: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def hf_codec_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def hf_codec_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The codec's names as transformers' EncodecModel has them."""
     out = {}
     for name, tensor in state.items():
@@ -250,8 +258,9 @@ def hub_folder(folder: Path) -> Path:
     """What suno/bark-small holds on the hub: one pickled file with all four parts."""
     folder.mkdir(parents=True)
     sections = {"text": "semantic", "coarse": "coarse_acoustics", "fine": "fine_acoustics"}
-    state = {f"codec_model.{name}": t for name, t in hf_codec_names(codec_state()).items()}
-    config: dict[str, Any] = {"model_type": "bark"}
+    codec = hf_codec_names(codec_state(filters=4, books=8))
+    state = {f"codec_model.{name}": tensor for name, tensor in codec.items()}
+    config: dict[str, Any] = {"model_type": "bark", "codec_config": {"num_filters": 4}}
     for stage, section in sections.items():
         state |= hf_names(section, suno_state(stage))
         rows_in, rows_out = VOCABULARIES[stage]

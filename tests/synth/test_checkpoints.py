@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -303,7 +304,7 @@ TINY = replace(
 )
 
 
-def own_stages() -> dict[str, dict[str, torch.Tensor]]:
+def own_stages() -> dict[str, Mapping[str, torch.Tensor]]:
     return {
         "semantic": forged.suno_state("text"),
         "coarse": forged.suno_state("coarse"),
@@ -332,7 +333,8 @@ def test_rows_stored_as_int8_come_back_within_half_a_step(tmp_path: Path) -> Non
     stages = own_stages()
     weight = stages["coarse"]["lm_head.weight"]
     stored, scale = int8_rows(weight)
-    stages["coarse"] |= {"lm_head.weight": stored, "lm_head.weight.scale": scale}
+    packed = {"lm_head.weight": stored, "lm_head.weight.scale": scale}
+    stages["coarse"] = {**stages["coarse"], **packed}
     forged.write_vocab(tmp_path / "vocab.txt")
     save_checkpoint(tmp_path / "own", TINY, stages, tmp_path / "vocab.txt")
     found = open_checkpoint(tmp_path / "own").tensors("coarse")
