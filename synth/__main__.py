@@ -21,7 +21,6 @@ from tqdm import tqdm
 from synth.audio import AudioFormat, find_ffmpeg
 from synth.errors import InvalidRequest, SynthError
 from synth.protocol import JobEvent, Progress, Sampling, Stage
-from synth.worker import let_threads_sleep
 
 if TYPE_CHECKING:
     from synth.api import Bark, Clip
@@ -79,7 +78,6 @@ def _model_needed() -> Iterator[None]:
 
 def say(options: argparse.Namespace) -> int:
     """Load once, then speak and save each text; one that cannot be spoken keeps no other back."""
-    let_threads_sleep()
     from synth.job import check_sampling
 
     texts = _texts(options)

@@ -48,7 +48,6 @@ def load_engine(settings: WorkerSettings) -> Engine:
 
     Raises InvalidRequest when the settings can never work.
     """
-    let_threads_sleep()
     import torch
 
     from synth.checkpoints import open_checkpoint
@@ -95,15 +94,6 @@ def _slots_for(model: "Model") -> int:
     free_bytes, _ = torch.cuda.mem_get_info(model.device)
     reserve_bytes = 2**30  # activations of a fine window and a codec decode, and the display
     return max(1, min(16, (free_bytes - reserve_bytes) // (numbers * model.dtype.itemsize)))
-
-
-def let_threads_sleep() -> None:
-    """Have compute threads sleep, not spin, while they wait for each other; before torch's import.
-
-    On a machine that does other work too, a spinning thread keeps the one it waits for off the
-    core: a 3.8 s clip of a small model took 3 to 8 s with two threads, and 0.35 s with this.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def usable_cores() -> int:
