@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-TORCH_FREE = ["synth", "synth.protocol", "synth.client", "synth.audio", "synth.errors", "synth.vocab"]
+TORCH_FREE = [
+    "synth",
+    "synth.protocol",
+    "synth.client",
+    "synth.audio",
+    "synth.errors",
+    "synth.vocab",
+]
 
 
 def _modules_after(code: str) -> set[str]:
