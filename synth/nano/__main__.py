@@ -14,7 +14,9 @@ def main() -> None:
     data = commands.add_parser("data", help="write the corpus and have the teacher read it")
     data.add_argument("--wordnet", type=Path, help="WordNet 3.0 `dict` folder; only to write it")
     data.add_argument("--size", type=int, default=56_000, help="utterances")
-    commands.add_parser("tokens", help="fit the quantizers and tokenize the speech")
+    data.add_argument("--workers", type=int, default=1, help="shards at a time")
+    units = commands.add_parser("tokens", help="fit the quantizers and tokenize the speech")
+    units.add_argument("--workers", type=int, default=1, help="shards at a time")
     fit = commands.add_parser("train", help="train one stage, from its checkpoint if there is one")
     fit.add_argument("stage", choices=("decoder", "semantic", "coarse", "fine"))
     fit.add_argument("--device", default="cpu")
@@ -44,11 +46,11 @@ def main() -> None:
 
         if not paths.corpus.exists():
             write_corpus(paths, options.wordnet, options.size)
-        speak_corpus(paths)
+        speak_corpus(paths, options.workers)
     elif options.command == "tokens":
         from synth.nano.tokens import tokenize_shards
 
-        tokenize_shards(paths)
+        tokenize_shards(paths, options.workers)
     elif options.command == "train":
         import torch
 

@@ -8,9 +8,12 @@ A shard appears under its name only when it is whole, so a run can stop anywhere
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,22 +63,36 @@ def list_shards(paths: Paths) -> list[Path]:
     return sorted(paths.shards.glob("[0-9]*"))
 
 
-def speak_corpus(paths: Paths) -> None:
-    """Have the teacher read the corpus, shard by shard; shards that exist are kept."""
+def speak_corpus(paths: Paths, workers: int = 1) -> None:
+    """Have the teacher read the corpus, `workers` shards at a time; shards that exist are kept."""
+    count = -(-len(paths.corpus.read_text().splitlines()) // SHARD)
+    missing = [n for n in range(count) if not (paths.shards / f"{n:03d}").exists()]
+    in_processes(speak_shard, [(paths, n) for n in missing], workers)
+
+
+def speak_shard(paths: Paths, number: int) -> None:
+    """One shard, whole or not at all."""
     from synth.nano.teacher import Teacher
 
-    lines = paths.corpus.read_text().splitlines()
-    teacher = Teacher()
-    for start in range(0, len(lines), SHARD):
-        folder = paths.shards / f"{start // SHARD:03d}"
-        if folder.exists():
-            continue
-        part = paths.shards / "part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        seconds = _speak(part, teacher, lines[start : start + SHARD], start)
-        part.rename(folder)
-        log.info("shard %s: %.2f h", folder.name, seconds / 3600)
+    first = number * SHARD
+    lines = paths.corpus.read_text().splitlines()[first : first + SHARD]
+    part = paths.shards / f"part-{number:03d}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    seconds = _speak(part, Teacher(), lines, first)
+    part.rename(paths.shards / f"{number:03d}")
+    log.info("shard %03d: %.2f h", number, seconds / 3600)
+
+
+def in_processes(job: Callable[..., None], calls: list[tuple[Any, ...]], workers: int) -> None:
+    """Run job(*call) for every call, `workers` at a time; the first failure ends it."""
+    if workers <= 1:
+        for call in calls:
+            job(*call)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for done in [pool.submit(job, *call) for call in calls]:
+            done.result()
 
 
 def _speak(folder: Path, teacher, lines: list[str], first: int) -> float:
