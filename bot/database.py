@@ -3,19 +3,23 @@
 Knows transactions, migrations and how a file goes wrong. Knows no table: `bot.store` has those.
 
 Each change is one transaction, finished even when its caller is cancelled. WAL with full
-synchronisation: what a call has returned for is on disk, whatever is killed and when.
+synchronisation: what a call has returned for is on disk, whatever is killed and when. What SQLite
+cannot do at the moment, as on a full disk, is StoreUnavailable; nothing of it is kept.
 """
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import aiosqlite
 
-from bot.errors import StartError
+from bot.errors import StartError, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -54,8 +58,9 @@ class Database:
         self._writes: set[asyncio.Task[object]] = set()
 
     async def read(self, query: str, *values: object) -> list[Row]:
-        async with self._turn:
-            return await Transaction(self._connection).rows(query, *values)
+        with _plainly():
+            async with self._turn:
+                return await Transaction(self._connection).rows(query, *values)
 
     async def execute(self, query: str, *values: object) -> None:
         """One statement as one transaction."""
@@ -80,8 +85,9 @@ class Database:
         await self._connection.close()
 
     async def _write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        async with self._turn, _transaction(self._connection) as transaction:
-            return await work(transaction)
+        with _plainly():
+            async with self._turn, _transaction(self._connection) as transaction:
+                return await work(transaction)
 
 
 @asynccontextmanager
@@ -140,7 +146,20 @@ async def _transaction(connection: aiosqlite.Connection) -> AsyncGenerator[Trans
     await connection.execute("BEGIN IMMEDIATE")
     try:
         yield Transaction(connection)
+        await connection.execute("COMMIT")
     except BaseException:
-        await connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some failures, such as a full disk, have ended it already
+            await connection.execute("ROLLBACK")
         raise
-    await connection.execute("COMMIT")
+
+
+@contextmanager
+def _plainly() -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        logger.error("the database failed: %s", error)
+        raise StoreUnavailable(
+            "The bot cannot use its database at the moment (its disk may be full): "
+            "tell its owner, and try again later."
+        ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.database import open_database
-from bot.errors import StartError
+from bot.errors import StartError, StoreUnavailable
 from bot.store import (
     MIGRATIONS,
     Cap,
@@ -211,3 +211,21 @@ async def check_after_kill(path: Path, acknowledged: list[int]) -> None:
         row = await store.job("0")
         assert row is not None and row.outcome is Outcome.INTERRUPTED
         assert await store.interrupt_open_jobs() == []
+
+
+async def test_a_full_disk_is_said_plainly_and_leaves_nothing_behind(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite's own error came through, and the transaction could stay open for the next one."""
+    await admit(store, job("first"))
+    database = store._database
+    ((pages,),) = await database.read("PRAGMA page_count")
+    await database.read(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="disk may be full.*tell its owner"):
+        await store.set_fact("large", "x" * 1_000_000)
+    assert "database or disk is full" in caplog.text
+    job_row = await store.job("first")
+    assert job_row is not None
+    await database.read("PRAGMA max_page_count = 1000000")
+    await store.set_fact("after", "1")
+    assert await store.fact("after") == "1" and await store.fact("large") is None
