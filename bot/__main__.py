@@ -67,7 +67,7 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
         case _:
             from bot.app import run
 
-            return run(settings, read_token())
+            return run(settings, read_token(), tell)
 
 
 def tell(line: str) -> None:

@@ -47,6 +47,9 @@ def require_manager(interaction: Interaction) -> None:
 def require_file_permission(interaction: Interaction) -> None:
     """Raises UserError when the bot may not post files where it was asked."""
     if interaction.guild_id is not None and not interaction.app_permissions.attach_files:
+        me = interaction.guild.me if interaction.guild else None
+        if me is not None and me.is_timed_out():  # it takes the permissions away
+            raise UserError(replies.BOT_TIMED_OUT)
         raise UserError(replies.missing_permissions(["attach_files"], "this channel"))
 
 

@@ -1,7 +1,7 @@
 """The one message that answers a request: acknowledged, kept up to date, then the result.
 
 Knows Discord's clocks: 3 s to acknowledge, 15 min for the interaction's token, at most one status
-edit in 2 s. Does not know what the words say.
+edit in 2 s; and the ways an answer can still go when the message is out of reach.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import discord
 
+from bot import replies
+from bot.errors import Untold
 from bot.speech import Status
 
 logger = logging.getLogger(__name__)
@@ -23,9 +25,22 @@ _QUIET_S = 5.0
 
 NOBODY = discord.AllowedMentions.none()
 
+# What saying something to Discord can raise: a refusal, or no connection.
+UNREACHABLE = (discord.HTTPException, aiohttp.ClientError, OSError)
+
+FileMaker = Callable[[], discord.File]
+
+
+def is_too_large(error: discord.HTTPException) -> bool:
+    """Whether Discord did not take a file for its size."""
+    return error.status == 413 or error.code == 40005
+
 
 class Answer:
-    """The answer to one interaction. One task at a time writes to it."""
+    """The answer to one interaction. One task at a time writes to it.
+
+    ephemeral: for the person alone, and never to be seen in the channel.
+    """
 
     def __init__(
         self,
@@ -35,26 +50,28 @@ class Answer:
         ephemeral: bool = False,
     ) -> None:
         self.message_id: int | None = None
+        self.ephemeral = ephemeral
         self._interaction = interaction
         self._clock = clock
         self._born = clock()
-        self._ephemeral = ephemeral
         self._unreachable = False
         self._showing: asyncio.Task[None] | None = None
+        self._deferring = asyncio.Lock()
 
     async def defer(self) -> None:
-        """Acknowledge: Discord shows that the bot is at it."""
-        if self._interaction.response.is_done():
-            return
-        try:
-            await self._interaction.response.defer(thinking=True, ephemeral=self._ephemeral)
-        except discord.NotFound:  # too late: the answer has to go another way
-            logger.warning("an interaction was gone before it was acknowledged")
-            self._unreachable = True
+        """Acknowledge, once: Discord shows that the bot is at it."""
+        async with self._deferring:
+            if self._interaction.response.is_done():
+                return
+            try:
+                await self._interaction.response.defer(thinking=True, ephemeral=self.ephemeral)
+            except discord.NotFound:  # too late: the answer has to go another way
+                logger.warning("an interaction was gone before it was acknowledged")
+                self._unreachable = True
 
     @property
     def expired(self) -> bool:
-        """The interaction takes no more answers; there is only the channel."""
+        """The interaction takes no more answers; they have to go another way."""
         return self._unreachable or self._clock() - self._born >= TOKEN_LIFE_S
 
     def show(
@@ -86,7 +103,7 @@ class Answer:
             message = await self._interaction.edit_original_response(
                 content=content, view=view, allowed_mentions=NOBODY
             )
-        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+        except UNREACHABLE as error:
             logger.info("a status could not be shown: %s", error)
             return
         if self.message_id is None:
@@ -101,48 +118,87 @@ class Answer:
             self._showing.cancel()
             await asyncio.gather(self._showing, return_exceptions=True)
 
-    async def finish(self, content: str, file: Callable[[], discord.File] | None = None) -> None:
-        """Say the last word: in the message, or in the channel once the token is too old.
+    async def finish(self, content: str, file: FileMaker | None = None) -> None:
+        """Say the last word: in the message; in the channel once the token is too old; in a direct
+        message when the channel is closed to the bot, or was not to see the answer.
 
-        file: makes the file to post; a second try needs a fresh one.
-        Raises discord.HTTPException when the channel does not take it either.
+        file: makes the file to post; another try needs a fresh one.
+        Raises Untold when there is no way left, and discord.HTTPException when what is to be said
+        is wrong in itself, as a file that `is_too_large`.
         """
         await self.quiet()
-        if not self.expired:
-            try:
-                await self._interaction.edit_original_response(
-                    content=content,
-                    attachments=[file()] if file else [],
-                    view=None,
-                    allowed_mentions=NOBODY,
-                )
-                return
-            except discord.HTTPException as error:
-                if error.status not in (401, 404):  # the token is spent, or the message is gone
-                    raise
-                logger.info("an answer goes to the channel instead: %s", error)
-        await self._finish_in_channel(content, file)
+        if not self.expired and await self._finish_here(content, file):
+            return
+        if not self.ephemeral and await self._finish_in_channel(content, file):
+            return
+        await self._finish_in_private(content, file)
 
-    async def _finish_in_channel(
-        self, content: str, file: Callable[[], discord.File] | None
-    ) -> None:
+    async def _finish_here(self, content: str, file: FileMaker | None) -> bool:
+        try:
+            await self._interaction.edit_original_response(
+                content=content,
+                attachments=[file()] if file else [],
+                view=None,
+                allowed_mentions=NOBODY,
+            )
+        except discord.HTTPException as error:
+            # The token is spent, the message is gone, files are forbidden, or Discord is unwell.
+            if error.status not in (401, 403, 404) and error.status < 500:
+                raise
+            logger.info("an answer goes another way: %s", error)
+            return False
+        return True
+
+    async def _finish_in_channel(self, content: str, file: FileMaker | None) -> bool:
+        channel = self._channel()
+        if channel is None:
+            return False
+        try:
+            await _send(channel, content, file)
+        except discord.HTTPException as error:
+            if is_too_large(error):
+                raise
+            logger.info("an answer cannot be posted in channel %s: %s", channel.id, error)
+            return False
+        await self._point_at_it(replies.ANSWER_BELOW)
+        return True
+
+    async def _finish_in_private(self, content: str, file: FileMaker | None) -> None:
+        try:
+            content = replies.in_private(content, self._interaction.channel_id)
+            await _send(self._interaction.user, content, file)
+        except discord.HTTPException as error:
+            if is_too_large(error):
+                raise
+            raise Untold(f"its asker cannot be reached: {error}") from error
+        await self._point_at_it(replies.ANSWER_IN_PRIVATE)
+
+    async def _point_at_it(self, content: str) -> None:
+        """Let the old status say where the answer went."""
+        channel = self._channel()
+        try:
+            if not self.expired:
+                await self._interaction.edit_original_response(content=content, view=None)
+            elif channel is not None and self.message_id is not None and not self.ephemeral:
+                message = channel.get_partial_message(self.message_id)
+                await message.edit(content=content, view=None)
+        except UNREACHABLE as error:
+            logger.info("an old status stays: %s", error)
+
+    def _channel(self) -> discord.PartialMessageable | None:
         channel_id = self._interaction.channel_id
         if channel_id is None:
-            return
-        channel = self._interaction.client.get_partial_messageable(
+            return None
+        return self._interaction.client.get_partial_messageable(
             channel_id, guild_id=self._interaction.guild_id
         )
-        if file:
-            await channel.send(content, file=file(), allowed_mentions=NOBODY)
-        else:
-            await channel.send(content, allowed_mentions=NOBODY)
-        if self.message_id is not None:
-            try:
-                await channel.get_partial_message(self.message_id).edit(
-                    content="The answer is below.", view=None
-                )
-            except discord.HTTPException as error:
-                logger.info("an old status stays: %s", error)
+
+
+async def _send(to: discord.abc.Messageable, content: str, file: FileMaker | None) -> None:
+    if file:
+        await to.send(content, file=file(), allowed_mentions=NOBODY)
+    else:
+        await to.send(content, allowed_mentions=NOBODY)
 
 
 class StatusLine:

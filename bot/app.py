@@ -42,11 +42,13 @@ async def open_bot(
     wall_clock: Callable[[], float] = time.time,
     waiting: Waiting = plainly,
     voice: bool = True,
+    tell: Callable[[str], None] = logger.info,
 ) -> AsyncGenerator[BarkClient]:
     """Everything the bot needs, open and checked, and a client that is ready to log in.
 
     backends: where synthesis runs; default: a process of its own, as the settings say.
-    waiting: how events from outside are awaited. voice: whether there are voice channels.
+    waiting: how events from outside are awaited. voice: whether there are voice channels. tell:
+    gets what the owner is to read whatever the log level, such as the invite.
     Raises StartError with one sentence that names the remedy.
     """
     if voice:
@@ -63,7 +65,7 @@ async def open_bot(
             except SynthError as error:
                 raise StartError(str(error)) from error
             sessions = VoiceSessions(voice_limits(settings), clock=clock) if voice else None
-            client = BarkClient(proxy=settings.discord.proxy or None)
+            client = BarkClient(proxy=settings.discord.proxy or None, tell=tell)
             client.interrupted = await store.interrupt_open_jobs()
             desk = Desk(
                 store,
@@ -110,10 +112,10 @@ def _transcoder(settings: Settings) -> Transcoder:
         raise StartError(str(error)) from error
 
 
-async def run(settings: Settings, token: str) -> int:
+async def run(settings: Settings, token: str, tell: Callable[[str], None]) -> int:
     """Log in and stay until Ctrl-C or SIGTERM. Raises StartError."""
     async with (
-        open_bot(settings) as client,
+        open_bot(settings, tell=tell) as client,
         _until_told(client),
         heartbeat(heartbeat_file(settings.data_folder), client.is_well),
     ):

@@ -8,16 +8,17 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import discord
 from discord import app_commands
 
 from bot import replies
 from bot.access import Interaction, invite_url
-from bot.answer import NOBODY, Answer
+from bot.answer import NOBODY, UNREACHABLE, Answer
 from bot.buttons import DYNAMIC_ITEMS
 from bot.commands import COMMANDS
+from bot.errors import Untold
 from bot.services import Services
 from bot.store import JobRow
 
@@ -37,11 +38,13 @@ class BarkTree(app_commands.CommandTree[discord.Client]):
 
 
 class BarkClient(discord.Client):
-    """Logged in by `bot.app`, which hands it its services before."""
+    """Logged in by `bot.app`, which hands it its services before. tell: gets the invite's line."""
 
     services: Services
 
-    def __init__(self, *, proxy: str | None = None) -> None:
+    def __init__(
+        self, *, proxy: str | None = None, tell: Callable[[str], None] = logger.info
+    ) -> None:
         super().__init__(
             intents=discord.Intents(guilds=True, voice_states=True),
             allowed_mentions=NOBODY,
@@ -55,13 +58,14 @@ class BarkClient(discord.Client):
         )
         for command in COMMANDS:
             self.tree.add_command(command)
+        self._tell = tell
         self.interrupted: Sequence[JobRow] = ()  # jobs a crash left open, whose askers are told
 
     async def setup_hook(self) -> None:
         self.add_dynamic_items(*DYNAMIC_ITEMS)
         await self.sync_commands()
         assert self.application_id is not None
-        logger.info("invite the bot with %s", invite_url(self.application_id))
+        self._tell(f"Invite the bot with {invite_url(self.application_id)}")
 
     async def sync_commands(self) -> bool:
         """Tell Discord the commands, unless it knows them: 200 creations a day are allowed."""
@@ -136,18 +140,21 @@ class BarkClient(discord.Client):
                 await interaction.response.send_message(
                     content, ephemeral=True, allowed_mentions=NOBODY
                 )
-        except discord.HTTPException as failure:
+        except UNREACHABLE as failure:
             logger.warning("an error could not be told: %s", failure)
 
     async def fail_job(self, answer: Answer, error: BaseException, job_id: str) -> None:
         """The handler of every error in a job that was taken in."""
+        if isinstance(error, Untold):  # every way was tried
+            logger.warning("job %s: %s", job_id, error)
+            return
         content = replies.sentence(error)
         if content is None:
             logger.error("unexpected error in job %s", job_id, exc_info=error)
             content = replies.unexpected(job_id)
         try:
             await answer.finish(content)
-        except discord.HTTPException as failure:
+        except (Untold, *UNREACHABLE) as failure:
             logger.warning("job %s: its failure could not be told: %s", job_id, failure)
 
     async def _tell_interrupted(self, row: JobRow) -> None:
@@ -158,5 +165,5 @@ class BarkClient(discord.Client):
             await channel.get_partial_message(row.message_id).edit(
                 content=replies.INTERRUPTED, view=None
             )
-        except discord.HTTPException as error:
+        except UNREACHABLE as error:
             logger.info("job %s: its asker could not be told: %s", row.job_id, error)

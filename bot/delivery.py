@@ -5,19 +5,22 @@ posted, with the reason.
 """
 
 import io
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import discord
 
 from bot import replies
-from bot.answer import Answer
-from bot.errors import UserError
+from bot.answer import Answer, FileMaker, is_too_large
+from bot.errors import StoreUnavailable, UserError
 from bot.speech import Clip, SpeechRequest
 from bot.store import Store
 from bot.transcode import Transcoder
 from synth.audio import AudioFormat
+
+logger = logging.getLogger(__name__)
 
 
 class Player(Protocol):
@@ -69,14 +72,13 @@ class Delivery:
     async def deliver(self, order: Order, clip: Clip, answer: Answer) -> Awaitable[None] | None:
         """Answer with the clip. Returns what is to be awaited while it plays, if it does.
 
-        Raises UserError when there is no sound, SynthUnavailable when it cannot be encoded, and
-        discord.HTTPException when Discord does not take it.
+        Raises UserError when there is no sound or Discord does not take the file, SynthUnavailable
+        when it cannot be encoded, and what else `Answer.finish` raises.
         """
         if not len(clip.samples):
             raise UserError(replies.NO_CLIP)
-        if self._notice and order.guild_id is not None:
-            if await self._store.claim_notice(order.guild_id, self._notice):
-                order = order.noting(self._notice)
+        if await self._is_news(order, answer):
+            order = order.noting(self._notice)
         if order.player is not None:
             try:
                 playing = await order.player.play(clip, order)
@@ -88,6 +90,14 @@ class Delivery:
         await self._post(order, clip, answer)
         return None
 
+    async def _is_news(self, order: Order, answer: Answer) -> bool:
+        if not self._notice or order.guild_id is None or answer.ephemeral:  # all are to see it
+            return False
+        try:
+            return await self._store.claim_notice(order.guild_id, self._notice)
+        except StoreUnavailable:  # next time
+            return False
+
     async def _until_played(
         self, playing: Awaitable[object], order: Order, clip: Clip, answer: Answer
     ) -> None:
@@ -97,15 +107,27 @@ class Delivery:
             await self._post(order.as_file(problem), clip, answer)
 
     async def _post(self, order: Order, clip: Clip, answer: Answer, *, where: str = "") -> None:
-        notes, file = order.notes, None
-        if order.wants_file:
+        job_id, limit_bytes = order.request.job_id, order.limit_bytes
+        if not order.wants_file:
+            await answer.finish(replies.caption(order.request.text, clip, order.notes, where))
+            return
+        for _ in range(2):
             encoded = await self._transcoder.encode_clip(
-                clip.samples, clip.sample_rate, order.fmt, limit_bytes=order.limit_bytes
+                clip.samples, clip.sample_rate, order.fmt, limit_bytes=limit_bytes
             )
-            notes += encoded.notes
-            file = _file_maker(encoded.data, f"bark-{order.request.job_id}{encoded.suffix}")
-        await answer.finish(replies.caption(order.request.text, clip, notes, where), file)
+            notes = (*order.notes, *encoded.notes)
+            file = _file_maker(encoded.data, f"bark-{job_id}{encoded.suffix}")
+            try:
+                await answer.finish(replies.caption(order.request.text, clip, notes, where), file)
+                return
+            except discord.HTTPException as error:
+                if not is_too_large(error):
+                    raise
+            # The limit that came with the request is not the one Discord holds to.
+            limit_bytes = len(encoded.data) // 2
+            logger.warning("job %s: Discord refused a file of %d bytes", job_id, len(encoded.data))
+        raise UserError(replies.FILE_REFUSED)
 
 
-def _file_maker(data: bytes, name: str) -> Callable[[], discord.File]:
+def _file_maker(data: bytes, name: str) -> FileMaker:
     return lambda: discord.File(io.BytesIO(data), name)

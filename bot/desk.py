@@ -13,13 +13,13 @@ from enum import Enum, auto
 import discord
 
 from bot import replies
-from bot.answer import Answer, StatusLine
+from bot.answer import UNREACHABLE, Answer, StatusLine
 from bot.config import LimitsSection
 from bot.delivery import Delivery, Order
-from bot.errors import UserError
+from bot.errors import StoreUnavailable, SynthUnavailable, Untold, UserError
 from bot.speech import Clip, Speech, Status, Utterance
 from bot.store import NewJob, Outcome, Refused, Store
-from synth.errors import JobCancelled
+from synth.errors import EngineFailed, JobCancelled
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,13 @@ class CancelResult(Enum):
     ALREADY = auto()
     TOO_LATE = auto()  # the clip is made, and on its way out
     UNKNOWN = auto()  # no job of this run
+
+
+@dataclass(frozen=True)
+class _End:
+    outcome: Outcome
+    reason: str = ""
+    audio_s: float | None = None
 
 
 @dataclass(eq=False)
@@ -70,28 +77,43 @@ class Desk:
         self._fail = fail
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # one a job
+        self._taking: set[asyncio.Task[None]] = set()  # one an order that is no job yet
+        self._unwritten: dict[str, _End] = {}  # how jobs ended that the store has not taken yet
         self._stopping = False
 
     async def take(self, order: Order, answer: Answer) -> None:
         """Admit the order, acknowledge it, and see to the rest in a task of its own.
 
-        Raises UserError when a cap refuses it, and what `Speech.submit` raises.
+        Raises UserError when a cap refuses it, SynthUnavailable while no worker can be started,
+        StoreUnavailable when it cannot be written down, and what else `Speech.submit` raises.
         """
         if self._stopping:
             raise UserError(replies.STOPPING)
-        job_id = order.request.job_id
-        admission = asyncio.create_task(self._admit(order))
-        await asyncio.wait({admission}, timeout=_PATIENCE_S)
-        if not admission.done():  # a slow disk must not cost the 3 s; normally a refusal is private
+        taking = asyncio.create_task(self._take(order, answer))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        await asyncio.wait({taking}, timeout=_PATIENCE_S)
+        if not taking.done():  # a slow disk must not cost the 3 s; normally a refusal is private
             await answer.defer()
-        refusal = await admission
+        # Whatever becomes of the one who asked, an order that was written down becomes a job.
+        await asyncio.shield(taking)
+
+    async def _take(self, order: Order, answer: Answer) -> None:
+        job_id = order.request.job_id
+        await self._write_ends()
+        refusal = await self._admit(order)
         if refusal is not None:
             raise UserError(replies.refused(refusal))
         try:
+            if self._stopping:
+                raise UserError(replies.STOPPING)
             utterance = self._speech.submit(order.request)
-        except BaseException as error:
-            await self._store.job_ended(job_id, Outcome.FAILED, reason=_reason(error))
+        except Exception as error:
+            outcome = Outcome.INTERRUPTED if self._stopping else Outcome.FAILED
+            await self._ended(job_id, _End(outcome, _reason(error)))
+            if isinstance(error, EngineFailed):
+                raise SynthUnavailable(replies.engine_down(error)) from error
             raise
         job = self._jobs[job_id] = _Job(order, utterance)
         # The task comes before the acknowledgement: whatever becomes of that, the job has an owner.
@@ -106,7 +128,7 @@ class Desk:
             return CancelResult.UNKNOWN
         if job.cancelled:
             return CancelResult.ALREADY
-        if job.spoken:
+        if job.spoken or job.utterance.position is None:
             return CancelResult.TOO_LATE
         job.cancelled = True
         job.utterance.cancel()
@@ -122,10 +144,14 @@ class Desk:
     async def close(self) -> None:
         """End all jobs, each with a last word to whoever asked."""
         self._stopping = True
+        if self._taking:
+            await asyncio.wait(self._taking)
+        await asyncio.sleep(0)  # a task that is cancelled before it began would tell nobody
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._noted(self._write_ends())
 
     async def _admit(self, order: Order) -> Refused | None:
         request = order.request
@@ -154,20 +180,23 @@ class Desk:
             clip = await self._speak(job, answer)
             job.spoken = True
             playing = await self._delivery.deliver(order, clip, answer)
-            await self._store.job_ended(job_id, Outcome.DONE, audio_s=clip.audio_s)
         except asyncio.CancelledError:
             await self._interrupt(job_id, answer)
             raise
         except Exception as error:
             called_off = isinstance(error, JobCancelled)
             outcome = Outcome.CANCELLED if called_off else Outcome.FAILED
-            await self._store.job_ended(job_id, outcome, reason=_reason(error))
+            await self._ended(job_id, _End(outcome, _reason(error)))
             await self._fail(answer, error, job_id)
+        else:  # from here on the answer stands, whatever happens
+            await self._ended(job_id, _End(Outcome.DONE, audio_s=clip.audio_s))
         finally:
             del self._jobs[job_id]
-            await answer.quiet()
-            if order.player is not None:
-                await order.player.close()
+            try:
+                await answer.quiet()
+            finally:
+                if order.player is not None:
+                    await order.player.close()
         if playing is not None:  # the job is over; what is left is to post a clip that is cut off
             try:
                 await playing
@@ -179,24 +208,43 @@ class Desk:
         view = self._controls(job_id)
 
         async def shown(message_id: int) -> None:
-            await self._store.job_message(job_id, message_id)
+            await self._noted(self._store.job_message(job_id, message_id))
 
         def show(status: Status) -> bool:
             return answer.show(replies.waiting(status), view, shown=shown)
 
         async def started() -> None:
-            await self._store.job_started(job_id)
+            await self._noted(self._store.job_started(job_id))
 
         return await job.utterance.run(StatusLine(show, self._clock), started)
 
     async def _interrupt(self, job_id: str, answer: Answer) -> None:
         """The bot stops: what can still be said is said, but nobody waits long for it."""
-        await self._store.job_ended(job_id, Outcome.INTERRUPTED, reason="the bot was stopped")
+        await self._ended(job_id, _End(Outcome.INTERRUPTED, "the bot was stopped"))
         try:
             async with asyncio.timeout(_STOP_S):
                 await answer.finish(replies.STOPPING)
-        except (TimeoutError, discord.HTTPException) as error:
+        except (Untold, *UNREACHABLE) as error:  # TimeoutError among them
             logger.info("job %s: nobody could be told: %s", job_id, error)
+
+    async def _noted(self, note: Awaitable[None]) -> None:
+        """Write down what is good to know, but not worth failing a job for."""
+        try:
+            await note
+        except StoreUnavailable:
+            pass  # the database has logged it
+
+    async def _ended(self, job_id: str, end: _End) -> None:
+        """Write down how a job ended. An open row would count against its user's cap for ever: what
+        cannot be written now, as on a full disk, is tried again with the next job.
+        """
+        self._unwritten[job_id] = end
+        await self._noted(self._write_ends())
+
+    async def _write_ends(self) -> None:
+        for job_id, end in list(self._unwritten.items()):
+            await self._store.job_ended(job_id, end.outcome, reason=end.reason, audio_s=end.audio_s)
+            self._unwritten.pop(job_id, None)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.utils import escape_markdown, escape_mentions
 
 from bot.config import LimitsSection
-from bot.errors import SynthUnavailable, UserError
+from bot.errors import StoreUnavailable, SynthUnavailable, UserError
 from bot.speech import Clip, Status
 from bot.store import Cap, JobRow, Outcome, Refused
 from bot.voice_queue import QueuedClip
@@ -52,6 +52,10 @@ QUEUE_EMPTY = "Nothing is playing, and no clip is in the works."
 NO_VOICES = "This model has no voices of its own; /bark speaks with a random one."
 MANAGERS_ONLY = "Only a manager of this server (Manage Server permission) can do that."
 NO_CLIP = "The text gave no sound; try other words or another voice."
+ANSWER_BELOW = "The answer is below."
+ANSWER_IN_PRIVATE = "The answer is in your direct messages."
+FILE_REFUSED = "Discord did not take the file here, not even a smaller one; try a shorter text."
+BOT_TIMED_OUT = "A moderator has put the bot in timeout: it can post again when that is over."
 INTERRUPTED = "The bot was restarted before this clip was finished; ask for it again with /bark."
 STOPPING = "The bot is being restarted; ask again in a minute."
 
@@ -151,6 +155,13 @@ def caption(text: str, clip: Clip, notes: Iterable[str] = (), where: str = "") -
     lines = [f"> {quote}", facts + (f" · {where}" if where else "")]
     lines += [f"-# {note}" for note in dict.fromkeys([*clip.notes, *notes])]
     return cut("\n".join(lines))
+
+
+def in_private(content: str, channel_id: int | None) -> str:
+    """What could not be said where it was asked for."""
+    where = "where you asked for it" if channel_id is None else f"in <#{channel_id}>"
+    note = f"\n-# The bot could not post this {where}, so you get it here."
+    return cut(content, CONTENT_LIMIT - len(note)) + note
 
 
 def clip_title(text: str) -> str:
@@ -273,6 +284,11 @@ def job_ended(row: JobRow) -> str:
             return ALREADY_DONE
 
 
+def engine_down(error: EngineFailed) -> str:
+    """What a request is told that could not even be taken in."""
+    return f"The bot cannot speak at the moment: {error} Try again in a minute."
+
+
 def unexpected(reference: str) -> str:
     return f"Something went wrong on the bot's side; tell its owner this number: {reference}."
 
@@ -280,7 +296,9 @@ def unexpected(reference: str) -> str:
 def sentence(error: BaseException) -> str | None:
     """What a user is told of an error; None for one that nobody foresaw."""
     match error:
-        case UserError() | SynthUnavailable() | InvalidRequest() | Busy() | JobTimeout():
+        case UserError() | SynthUnavailable() | StoreUnavailable():
+            return cut(str(error))
+        case InvalidRequest() | Busy() | JobTimeout():
             return cut(str(error))
         case JobCancelled():
             return CANCELLED
