@@ -40,6 +40,7 @@ SIGNALS = {
 
 
 EVERY_FORMAT = ("speech of 1 s", "high sine between samples")
+LOSSLESS_TOO = [(name, AudioFormat.WAV) for name in ("clicks", "far over full scale")]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,8 @@ EVERY_FORMAT = ("speech of 1 s", "high sine between samples")
         (name, fmt)
         for name in SIGNALS
         for fmt in AudioFormat
-        if name in EVERY_FORMAT or fmt in (AudioFormat.OGG, AudioFormat.WAV)
+        # Opus moves peaks; where it does not matter, what a lossless file holds follows from it.
+        if name in EVERY_FORMAT or fmt is AudioFormat.OGG or (name, fmt) in LOSSLESS_TOO
     ],
 )
 def test_every_clip_is_as_loud_as_it_may_be(name: str, fmt: AudioFormat, tmp_path: Path) -> None:
