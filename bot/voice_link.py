@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import discord
-from discord.voice_state import VoiceConnectionState
+from discord.voice_state import ConnectionFlowState, VoiceConnectionState
 
 from bot.opus_source import PACKETS_PER_S, SILENCE
 from bot.voice_problems import VoiceChannel, VoiceProblem, VoiceReason
@@ -130,6 +130,12 @@ class _Connection(VoiceConnectionState):
         except (discord.ConnectionClosed, TimeoutError) as error:
             # The library has disconnected and told the link; nobody awaits this task.
             log.info("voice connection lost in guild %s: %s", self.guild.id, error)
+        except Exception as error:
+            # What the library does not foresee, such as a line that is cut while it answers, ends
+            # its task without a word, and the connection would look alive for ever.
+            log.info("voice connection broke in guild %s: %r", self.guild.id, error)
+            if self.state is not ConnectionFlowState.disconnected:
+                await self.disconnect()
 
     async def _connect(
         self,

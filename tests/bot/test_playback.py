@@ -12,7 +12,7 @@ import discord
 import numpy as np
 import pytest
 import yarl
-from discord.gateway import DiscordWebSocket
+from discord.gateway import DiscordVoiceWebSocket, DiscordWebSocket
 from discord.http import Route
 
 from bot.playback import (
@@ -151,6 +151,27 @@ async def test_a_clip_goes_on_where_the_connection_dropped(
     heard = [p for p in server.voice.packets if not p.silent]
     assert len(packets) - 3 <= len(heard) <= len(packets) + 3
     assert not server.failures
+
+
+async def test_a_line_cut_while_the_library_answers_is_a_drop_too(
+    bot: Bot, server: DiscordServer, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """discord.py's task ended with an exception that nobody saw, the connection looked alive, and
+    the rest of the clip went nowhere.
+    """
+    session = await joined(bot, server)
+    ticket = session.enqueue(clip(packets * 3))
+    await ticket.started
+
+    async def cut(*_: object) -> None:
+        monkeypatch.undo()
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(DiscordVoiceWebSocket, "received_message", cut)
+    await server.voice.connections[-1].send(6, {"t": 0})  # anything that is answered
+    result = await ticket
+    assert (result.outcome, result.resumed) == (Outcome.FINISHED, True)
+    assert len(server.voice.connections) == 2
 
 
 async def test_a_clip_that_drops_twice_fails_and_the_next_one_plays(
