@@ -12,6 +12,7 @@ import torch
 
 from synth.checkpoints import open_checkpoint
 from synth.codec import Codec
+from synth.errors import InvalidRequest
 from synth.fine import FineJob, FineStage
 from synth.model import build_model
 from synth.nano.features import log_mel
@@ -66,8 +67,8 @@ class Speaker:
         began = time.process_time()
         try:
             audio, done = self.pipeline.run(submit, history)
-        except Exception as error:
-            log.warning("%r: %s", text, error)
+        except InvalidRequest as error:  # the model ended the clip before it began
+            log.warning("%s", error)
             return None
         spent = time.process_time() - began
         return Clip(text, voice or "", audio, np.asarray(done.history.fine_codes), spent)
