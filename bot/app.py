@@ -131,6 +131,9 @@ async def run(settings: Settings, token: str, tell: Callable[[str], None]) -> in
                 "Discord cannot be reached (%s); check the network or discord.proxy", error
             )
             return 1
+        except (discord.HTTPException, discord.GatewayNotFound, discord.ConnectionClosed) as error:
+            logger.error("Discord does not let the bot in at the moment (%s); try again", error)
+            return 1
     return 0
 
 

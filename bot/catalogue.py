@@ -41,6 +41,9 @@ _SAMPLES = {
 }
 
 _FUZZY_CUTOFF = 0.6
+# A search runs on the event loop at each key that is pressed.
+_QUERY_LENGTH = 60
+_LABEL_LENGTH = 100  # Discord's limit for what a list shows
 
 
 def language_name(code: str) -> str:
@@ -57,7 +60,8 @@ def label(voice: VoiceInfo) -> str:
     facts = [language_name(voice.language)] if voice.language else []
     if voice.gender is not Gender.UNKNOWN:
         facts.append(voice.gender.value)
-    return f"{voice.name} ({', '.join(facts)})" if facts else voice.name
+    shown = f"{voice.name} ({', '.join(facts)})" if facts else voice.name
+    return shown[:_LABEL_LENGTH]
 
 
 class Catalogue:
@@ -75,7 +79,7 @@ class Catalogue:
     def nearest(self, name: str, count: int = 3) -> list[str]:
         """Names to offer for a name that does not exist."""
         close = difflib.get_close_matches(
-            name.strip().casefold(), list(self._by_name), n=count, cutoff=0.4
+            name.strip().casefold()[:_QUERY_LENGTH], list(self._by_name), n=count, cutoff=0.4
         )
         found = [self._by_name[key].name for key in close]
         return found or [voice.name for voice in self.search(name, count)]
@@ -100,7 +104,7 @@ class Catalogue:
 
         Voices of the reader's own language come first among equals.
         """
-        words = query.casefold().split()
+        words = query.casefold()[:_QUERY_LENGTH].split()
         home = locale.partition("-")[0]
         found = [voice for voice in self.voices if all(self._has(voice, word) for word in words)]
         found.sort(key=lambda voice: voice.language != home)
@@ -112,7 +116,7 @@ class Catalogue:
         return found[:limit]
 
     def _has(self, voice: VoiceInfo, word: str) -> bool:
-        # From a token's start only: "male" is not to find "female", nor "6" every sixteenth.
+        # Facts from their start only: "male" is not to find "female".
         return word in voice.name.casefold() or any(
             token.startswith(word) for token in self._tokens[voice.name]
         )

@@ -4,9 +4,12 @@ A container's health check looks at the file's age: cheap, and it needs no port.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 PERIOD_S = 15.0
 _RETRY_S = 1.0
@@ -34,7 +37,10 @@ async def heartbeat(
     async def beat() -> None:
         while True:
             if well():
-                await asyncio.to_thread(file.touch)
+                try:
+                    await asyncio.to_thread(file.touch)
+                except OSError as error:  # a full disk is no reason never to beat again
+                    logger.warning("%s cannot be touched: %s", file, error.strerror)
                 await asyncio.sleep(period_s)
             else:
                 await asyncio.sleep(min(period_s, _RETRY_S))

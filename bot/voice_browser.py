@@ -117,9 +117,7 @@ def show_page(catalogue: Catalogue, code: str, page: int) -> tuple[str, discord.
         samples: _Menu = discord.ui.Select(
             custom_id=f"bark:voices:hear:{page}:{key}",
             placeholder="Hear a voice",
-            options=[
-                discord.SelectOption(label=label(voice)[:100], value=voice.name) for voice in shown
-            ],
+            options=[discord.SelectOption(label=label(voice), value=voice.name) for voice in shown],
         )
         view.add_item(SampleMenu(samples))
     for word, target in (("Back", page - 1), ("Next", page + 1)):

@@ -16,7 +16,11 @@ STOP_S = 5
 
 async def test_ctrl_c_leaves_voice_and_tells_who_waits(tmp_path: Path) -> None:
     """Left to asyncio, Ctrl-C cut the connection over which the bot would have said goodbye."""
-    settings = SETTINGS | {"BARK_SYNTH__MODEL": "random", "BARK_SYNTH__SLOTS": "1"}
+    settings = SETTINGS | {
+        "BARK_SYNTH__MODEL": "random",
+        "BARK_SYNTH__SLOTS": "1",
+        "BARK_LOG_LEVEL": "error",
+    }
     async with DiscordServer() as discord:
         world, journal = discord.world, discord.journal
         async with BotProcess(discord, tmp_path, **settings) as bot:
@@ -35,4 +39,5 @@ async def test_ctrl_c_leaves_voice_and_tells_who_waits(tmp_path: Path) -> None:
             assert world.voice_channel_of(world.bot) is None
             assert jobs[1].attachments or jobs[1].content == replies.STOPPING
             assert "Traceback" not in bot.log
+            assert "permissions=274881170432" in bot.log  # the invite, whatever the log leaves out
         assert not discord.failures

@@ -125,6 +125,26 @@ async def test_a_health_check_sees_whether_the_bot_is_well(tmp_path: Path) -> No
     assert "connected" in said[1] and "see its log" in said[2]
 
 
+async def test_a_full_disk_does_not_stop_the_heart_for_good(tmp_path: Path) -> None:
+    folder = tmp_path / "not yet there"
+    file = folder / "alive"
+    asked, go_on = 0, asyncio.Event()
+
+    def well() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            folder.mkdir()
+            go_on.set()
+        return True
+
+    async with heartbeat(file, well, period_s=0.001):
+        await go_on.wait()
+        async with asyncio.timeout(10):
+            while not file.exists():  # noqa: ASYNC110 (a file has no event)
+                await asyncio.sleep(0)
+
+
 def test_the_health_check_is_a_command(tmp_path: Path) -> None:
     result = python_m_bot(tmp_path, "doctor", "--alive")
     assert (result.returncode, result.stderr) == (1, "")
