@@ -283,6 +283,30 @@ async def test_skip_and_stop(discord: DiscordServer) -> None:
     assert_private(hearing.packets)
 
 
+async def test_join_queue_and_leave(discord: DiscordServer) -> None:
+    world = discord.world
+
+    async def told(name: str) -> str:
+        return (await discord.answered(await discord.command(world.alice, name))).content
+
+    assert "You are in no voice channel" in await told("join")
+    await discord.join_voice(world.alice, world.lounge)
+    assert await told("join") == f"Joined <#{world.lounge.id}>; /bark speaks there now."
+    assert world.voice_channel_of(world.bot) is world.lounge
+    assert "Nothing is playing" in await told("queue")
+    assert await told("skip") == await told("stop") == "Nothing is playing."
+    hearing = Hearing(discord)
+    jobs = [await bark(discord, f"Number {n}", to="voice", seed=n) for n in (1, 2)]
+    for job in jobs:
+        await discord.answered(job, lambda i: "seed" in i.content)
+    await hearing.some(10)
+    playing, waiting = (await told("queue")).splitlines()
+    assert playing.startswith("▶ Number 1") and waiting.startswith("• Number 2")
+    assert await told("leave") == "Left the voice channel."
+    assert world.voice_channel_of(world.bot) is None
+    assert await told("leave") == "The bot is in no voice channel here."
+
+
 async def test_leave_holds_for_clips_that_are_still_being_made(discord: DiscordServer) -> None:
     """The bot once came back after /leave, to play what had been asked for before."""
     world = discord.world
