@@ -48,7 +48,7 @@ BOT_NOT_IN_CHANNEL = "The bot is in no voice channel here."
 LEFT = "Left the voice channel."
 NOTHING_PLAYS = "Nothing is playing."
 NOT_YOUR_CLIP = "Only who asked for it, or a manager of this server, can do that."
-QUEUE_EMPTY = "Nothing is playing, and no clip is in the works."
+QUEUE_EMPTY = "Nothing is playing, and no clip is being made."
 NO_VOICES = "This model has no voices of its own; /bark speaks with a random one."
 MANAGERS_ONLY = "Only a manager of this server (Manage Server permission) can do that."
 NO_CLIP = "The text gave no sound; try other words or another voice."
@@ -109,11 +109,14 @@ def refused(refusal: Refused) -> str:
     match refusal.cap:
         case Cap.USER:
             return (
-                f"You have {_clips(refusal.count)} in the works already; "
-                "wait for one, or cancel one."
+                f"You have {_clips(refusal.count)} waiting or being made already; "
+                "wait until one is done, or cancel one."
             )
         case Cap.GUILD:
-            return f"This server has {_clips(refusal.count)} in the works already; try again soon."
+            return (
+                f"This server has {_clips(refusal.count)} waiting or being made already; "
+                "try again soon."
+            )
         case Cap.COOLDOWN:
             return f"Wait another {seconds(refusal.wait_s)} before the next clip."
 
@@ -182,7 +185,7 @@ def stopped(count: int) -> str:
 
 
 def queue(playing: Sequence[QueuedClip], works: Sequence[tuple[str, int]]) -> str:
-    """What plays and waits in the channel, then what is in the works with its place in line."""
+    """What plays and waits in the channel, then what is being made with its place in line."""
     lines: list[str] = []
     for clip in playing:
         mark = "▶" if clip.playing else "•"
@@ -244,7 +247,7 @@ def demo_welcome(notice: str, *, speaks: bool, python: str = "python") -> str:
     lines += [
         "• `/bark` speaks a text: watch its status, press Cancel, or play the clip.",
         "• `/voices` lets you hear each voice, and `/voice set` chooses yours.",
-        "• `/queue` shows what is in the works, `/help` the rest.",
+        "• `/queue` shows the clips that are being made, `/help` the rest.",
         "-# There are no voice channels here, so every clip comes as a file.",
     ]
     return "\n".join(lines)

@@ -36,34 +36,45 @@ class VoiceReason(StrEnum):
 
 
 SENTENCES = {
-    VoiceReason.MISSING_VIEW: "I cannot see {channel}: give me the View Channel permission there.",
-    VoiceReason.MISSING_CONNECT: "I may not join {channel}: give me the Connect permission there.",
-    VoiceReason.MISSING_SPEAK: "I may not speak in {channel}: give me the Speak permission there.",
-    VoiceReason.MEMBER_MAY_NOT: "You may not join {channel} yourself, so I will not speak there.",
-    VoiceReason.CHANNEL_FULL: "{channel} is full: raise its user limit, or let somebody leave.",
-    VoiceReason.TIMED_OUT: "A moderator has put me in timeout: I can speak again when it is over.",
-    VoiceReason.STAGE_AUDIENCE: (
-        "I am in the audience of {channel} and have asked to speak: "
-        "let a stage moderator invite me, then try again."
+    VoiceReason.MISSING_VIEW: (
+        "The bot cannot see {channel}: give it the View Channel permission there."
     ),
-    VoiceReason.SERVER_MUTED: "I am server-muted in {channel}: unmute me, then try again.",
-    VoiceReason.CONNECT_FAILED: "Discord did not let me into {channel} in time: try again.",
+    VoiceReason.MISSING_CONNECT: (
+        "The bot may not join {channel}: give it the Connect permission there."
+    ),
+    VoiceReason.MISSING_SPEAK: (
+        "The bot may not speak in {channel}: give it the Speak permission there."
+    ),
+    VoiceReason.MEMBER_MAY_NOT: (
+        "You may not join {channel} yourself, so the bot does not speak there for you."
+    ),
+    VoiceReason.CHANNEL_FULL: "{channel} is full: raise its user limit, or let somebody leave.",
+    VoiceReason.TIMED_OUT: (
+        "A moderator has put the bot in timeout: it can speak again when that is over."
+    ),
+    VoiceReason.STAGE_AUDIENCE: (
+        "The bot is in the audience of {channel} and has asked to speak: "
+        "let a stage moderator invite it, then try again."
+    ),
+    VoiceReason.SERVER_MUTED: "The bot is server-muted in {channel}: unmute it, then try again.",
+    VoiceReason.CONNECT_FAILED: "Discord did not let the bot into {channel} in time: try again.",
     VoiceReason.NO_ENCRYPTION: (
-        "The encrypted connection to {channel} did not come up, so I said nothing: try again."
+        "The encrypted connection to {channel} could not be made, so the bot said nothing: "
+        "try again."
     ),
     VoiceReason.BUSY_ELSEWHERE: (
-        "I am busy in {channel}: join me there, or wait until I have finished."
+        "The bot is busy in {channel}: join it there, or wait until it has finished."
     ),
-    VoiceReason.NOT_CONNECTED: "I am in no voice channel: use /join first.",
-    VoiceReason.QUEUE_FULL: "{count} clips are waiting in {channel} already: try again later.",
-    VoiceReason.KICKED: "I was disconnected from {channel}, so playback stopped there.",
-    VoiceReason.CHANNEL_DELETED: "The voice channel was deleted while I was in it.",
+    VoiceReason.NOT_CONNECTED: "The bot is in no voice channel: use /join first.",
+    VoiceReason.QUEUE_FULL: "The queue of {channel} is full ({count} waiting): try again later.",
+    VoiceReason.KICKED: "The bot was disconnected from {channel}, so playback stopped there.",
+    VoiceReason.CHANNEL_DELETED: "The voice channel was deleted while the bot was in it.",
     VoiceReason.DROPPED: "The voice connection to {channel} was lost twice: try again.",
-    VoiceReason.EVERYONE_LEFT: "Everyone left {channel}, so I left too.",
-    VoiceReason.IDLE: "Nothing was left to play in {channel}, so I left.",
-    VoiceReason.LEFT: "I was asked to leave {channel}.",
-    VoiceReason.SHUTTING_DOWN: "I am shutting down: try again in a minute.",
-    VoiceReason.PLAYER_FAILED: "Playing the clip in {channel} failed on my side: try again.",
+    VoiceReason.EVERYONE_LEFT: "Everyone left {channel}, so the bot left too.",
+    VoiceReason.IDLE: "Nothing was left to play in {channel}, so the bot left.",
+    VoiceReason.LEFT: "The bot was asked to leave {channel}.",
+    VoiceReason.SHUTTING_DOWN: "The bot is being restarted: try again in a minute.",
+    VoiceReason.PLAYER_FAILED: "Playing the clip in {channel} failed: try again.",
 }
 
 

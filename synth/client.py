@@ -161,9 +161,9 @@ class SynthClient:
 
     def _busy(self) -> Busy:
         estimate = self.estimate_s()
-        soon = "" if estimate is None else f", about {estimate:.0f} s until a new one could start"
+        soon = "" if estimate is None else f"; a new one could start in about {estimate:.0f} s"
         return Busy(
-            f"The queue is full: {self.waiting} jobs are waiting{soon}. Try again later.",
+            f"The queue is full ({self.waiting} waiting{soon}). Try again later.",
             waiting=self.waiting,
             estimate_s=estimate,
         )

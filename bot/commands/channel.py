@@ -55,7 +55,9 @@ async def stop(interaction: Interaction) -> None:
     await _say(interaction, replies.stopped(session.stop()))
 
 
-@app_commands.command(description="Show what is playing, what waits, and what is in the works.")
+@app_commands.command(
+    description="Show what is playing, what waits, and which clips are being made."
+)
 @app_commands.guild_only()
 async def queue(interaction: Interaction) -> None:
     services = services_of(interaction)

@@ -225,10 +225,10 @@ async def test_caps_are_told_with_their_numbers(tmp_path: Path) -> None:
     async with open_world(tmp_path, per_user=1, per_guild=2, queue_length=50) as world:
         await world.bark()
         mine = await world.bark()
-        assert mine.ephemeral and "You have one clip in the works" in content(mine)
+        assert mine.ephemeral and "You have one clip waiting or being made" in content(mine)
         await world.bark(actor=world.bob)
         ours = await world.bark(actor=world.manager)
-        assert "This server has 2 clips in the works" in content(ours)
+        assert "This server has 2 clips waiting or being made" in content(ours)
 
 
 async def test_a_cooldown_and_a_full_queue_are_told(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ async def test_a_cooldown_and_a_full_queue_are_told(tmp_path: Path) -> None:
         assert "Wait another 60 s" in content(await world.bark())
         await world.bark(actor=world.bob)
         full = await world.bark(actor=world.manager)
-        assert full.ephemeral and "queue is full: 1 jobs are waiting" in content(full)
+        assert full.ephemeral and "queue is full (1 waiting)" in content(full)
         again = await world.bark(actor=world.manager)  # and what was refused costs no cooldown
         assert "queue is full" in content(again)
         row, _ = await world.client.services.store.history(world.manager.id)

@@ -160,7 +160,7 @@ async def test_a_line_cut_while_the_library_answers_is_a_drop_too(
     the rest of the clip went nowhere.
     """
     session = await joined(bot, server)
-    ticket = session.enqueue(clip(packets * 3))
+    ticket = session.enqueue(clip(packets))
     await ticket.started
 
     async def cut(*_: object) -> None:
@@ -215,7 +215,7 @@ async def test_after_a_new_login_it_comes_back_and_goes_on(
     assert session.guild is server_guild(bot, server)
     assert not any(packet.exposed for packet in server.voice.packets)
     await server.kick_bot()
-    with pytest.raises(VoiceProblem, match="I was disconnected"):
+    with pytest.raises(VoiceProblem, match="The bot was disconnected"):
         await ticket
 
 
@@ -349,7 +349,7 @@ async def test_idle_it_comes_over_and_busy_it_does_not(
     assert await bot.voices.join(attic) is session
     assert session.channel.id == attic.id
     ticket = session.enqueue(clip(packets[:30]))
-    with pytest.raises(VoiceProblem, match="I am busy in"):
+    with pytest.raises(VoiceProblem, match="The bot is busy in"):
         await bot.voices.join(lounge)
     assert (await ticket).outcome is Outcome.FINISHED
     assert server.world.members_in(server.world.attic) == [server.world.bob, server.world.bot]
@@ -360,7 +360,7 @@ async def test_queue_skip_and_stop(bot: Bot, server: DiscordServer, packets: lis
     first = session.enqueue(clip(packets, "one"))
     await first.started
     tickets = [session.enqueue(clip(packets, name)) for name in ("two", "three", "four")]
-    with pytest.raises(VoiceProblem, match="3 clips are waiting"):
+    with pytest.raises(VoiceProblem, match="is full .3 waiting"):
         session.enqueue(clip(packets, "five"))
     tickets[1].cancel()
     lines = session.queue()
@@ -528,7 +528,7 @@ async def test_leaving_in_the_middle_of_joining(bot: Bot, server: DiscordServer)
     with pytest.raises((VoiceProblem, asyncio.CancelledError)):
         await joining
     assert server_guild(bot, server).voice_client is None
-    with pytest.raises(VoiceProblem, match="shutting down"):
+    with pytest.raises(VoiceProblem, match="being restarted"):
         await bot.voices.join(seen(bot, server.world.lounge))
 
 

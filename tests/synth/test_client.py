@@ -173,7 +173,7 @@ async def test_a_full_queue_refuses_at_once_with_its_length_and_an_estimate() ->
 
         blocker = client.submit("hold", user="a")
         waiting = [client.submit("chunk", user=u) for u in "bc"]
-        with pytest.raises(Busy, match="2 jobs are waiting") as refused:
+        with pytest.raises(Busy, match=r"queue is full \(2 waiting") as refused:
             client.submit("chunk", user="d")
         assert refused.value.waiting == 2
         assert refused.value.estimate_s is not None
