@@ -69,17 +69,17 @@ def assert_like_the_original(
 @pytest.mark.parametrize("pieces", [1, 40, 400])
 @pytest.mark.parametrize("voice", [None, 158, 192, 256, 700])
 def test_narrow_bark_equals_the_original(voice: int | None, pieces: int) -> None:
-    """Without a voice the 5.7 s reach three windows past the 4.4 s where the context slides."""
     given = None if voice is None else history(NARROW, voice)
-    seconds = 5.7 if voice is None else 2.0
-    ours = assert_like_the_original(
-        NARROW, letters(pieces), given, seconds=seconds, early_stop=False
-    )
-    if voice is None:
-        source = CoarseInput(None, NARROW)
-        source.extend(ours.semantic.tolist())
-        starts = range(0, source.total, NARROW.coarse.window)
-        assert sum(start / NARROW.ratio > NARROW.max_semantic_history for start in starts) >= 3
+    assert_like_the_original(NARROW, letters(pieces), given, seconds=2.0, early_stop=False)
+
+
+def test_equals_the_original_past_the_point_where_the_context_slides() -> None:
+    """By three windows: without a voice that point is 4.4 s from the start."""
+    ours = assert_like_the_original(NARROW, letters(40), None, seconds=5.7, early_stop=False)
+    source = CoarseInput(None, NARROW)
+    source.extend(ours.semantic.tolist())
+    starts = range(0, source.total, NARROW.coarse.window)
+    assert sum(start / NARROW.ratio > NARROW.max_semantic_history for start in starts) >= 3
 
 
 def test_the_longest_clip_equals_the_original_through_three_fine_windows() -> None:
@@ -89,15 +89,14 @@ def test_the_longest_clip_equals_the_original_through_three_fine_windows() -> No
     assert frames == 1154 and frames > 1024 - 512 + 512  # past the second window's end
 
 
-@pytest.mark.parametrize("voice", [None, 192])
-def test_a_clip_that_ends_by_itself_equals_the_original(voice: int | None) -> None:
-    given = None if voice is None else history(NARROW, voice)
-    ours = assert_like_the_original(NARROW, letters(12), given)
+def test_a_clip_that_ends_by_itself_equals_the_original() -> None:
+    ours = assert_like_the_original(NARROW, letters(12), None)
     assert 100 < len(ours.semantic) < 700
 
 
-@pytest.mark.parametrize("pieces", [1, 40, 400])
-@pytest.mark.parametrize("voice", [None, 5, 31, 58, 192, 700])
+@pytest.mark.parametrize(
+    ("voice", "pieces"), [(None, 1), (None, 400), (5, 40), (31, 400), (58, 1), (192, 40), (700, 40)]
+)
 def test_an_odd_shape_equals_the_original(voice: int | None, pieces: int) -> None:
     """Other context, blocks, windows, offsets, rates and codec, through many windows of each."""
     given = None if voice is None else history(ODD, voice)
@@ -113,8 +112,10 @@ def test_an_odd_clip_that_ends_by_itself_equals_the_original(voice: int | None) 
     assert 50 < len(ours.semantic) < ODD.semantic.max_steps
 
 
-@pytest.mark.parametrize("frames", [1, 511, 1023, 1024, 1025, 1536, 2200])
-@pytest.mark.parametrize("voice", [None, 100, 700])
+@pytest.mark.parametrize(
+    ("voice", "frames"),
+    [(v, n) for v in (None, 700) for n in (1, 511, 1023, 1024, 1025, 1536, 2200)] + [(100, 1536)],
+)
 def test_the_fine_stage_alone_equals_the_original(voice: int | None, frames: int) -> None:
     """Around every edge of the windows, and longer than an utterance can get: three windows."""
     given = None if voice is None else history(NARROW, voice)

@@ -71,7 +71,7 @@ def model_that_ends_at_once() -> Model:
 
 def test_events_of_one_job_in_their_order() -> None:
     events: list[JobEvent] = []
-    samples, done = Pipeline(tiny_model()).run(submit(seed=3), None, events.append)
+    samples, done = Pipeline(tiny_model()).run(submit(seed=3, max_seconds=1.0), None, events.append)
     progress = [event for event in events if isinstance(event, Progress)]
     stages = [event.stage for event in progress]
     assert sorted(stages, key=list(Stage).index) == stages and set(stages) == set(Stage)
@@ -90,8 +90,8 @@ def test_events_of_one_job_in_their_order() -> None:
 
 def test_a_clip_can_be_its_own_voice() -> None:
     pipeline = Pipeline(tiny_model())
-    _, first = pipeline.run(submit(), None)
-    _, second = pipeline.run(submit(), first.history)
+    _, first = pipeline.run(submit(max_seconds=1.0), None)
+    _, second = pipeline.run(submit(max_seconds=1.0), first.history)
     assert len(second.history.semantic) and not np.array_equal(
         first.history.semantic, second.history.semantic
     )
@@ -99,10 +99,10 @@ def test_a_clip_can_be_its_own_voice() -> None:
 
 def test_seed_and_utterance_decide_and_nothing_else_does() -> None:
     pipeline = Pipeline(tiny_model())
-    _, first = pipeline.run(submit("a", seed=5), None)
-    _, again = pipeline.run(submit("b", seed=5), None)
+    _, first = pipeline.run(submit("a", seed=5, max_seconds=1.0), None)
+    _, again = pipeline.run(submit("b", seed=5, max_seconds=1.0), None)
     assert_same(first, again)
-    for other in (submit(seed=6), submit(seed=5, utterance=1)):
+    for other in (submit(seed=6, max_seconds=1.0), submit(seed=5, utterance=1, max_seconds=1.0)):
         _, done = pipeline.run(other, None)
         assert not np.array_equal(done.history.semantic[:50], first.history.semantic[:50])
 
@@ -159,7 +159,7 @@ def _job(
     return job, None if voice is None else history(RANDOM, voice)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     slots=st.integers(1, 4),
     plan=st.lists(
@@ -167,7 +167,7 @@ def _job(
             st.tuples(
                 st.integers(0, 2),
                 st.sampled_from([1, 8]),
-                st.sampled_from([0.1, 0.5, 1.3]),
+                st.sampled_from([0.1, 0.4, 0.8]),
                 st.sampled_from([None, 40, 90]),
             ),
             st.integers(0, 25),  # steps the pipeline makes before the next arrival
@@ -182,7 +182,7 @@ def test_random_arrivals_lengths_and_cancels(
     plan: list[tuple[tuple[int, int, float, int | None], int, int | None]],
 ) -> None:
     """Double precision: every job that is not cancelled equals its solo run; no slot leaks."""
-    pipeline = Pipeline(tiny_model(RANDOM, "fp64"), slots=slots)
+    pipeline = Pipeline(tiny_model(RANDOM, "fp64"), slots=slots, clock=lambda: 0.0)
     done: dict[str, Done] = {}
     due: dict[str, int] = {}
     clock = 0
@@ -223,7 +223,7 @@ def test_random_arrivals_lengths_and_cancels(
 def test_no_job_waits_while_others_go_on() -> None:
     """Short jobs that keep coming do not hold up a long one."""
     pipeline = Pipeline(tiny_model(), slots=2)
-    pipeline.admit(submit("long", early_stop=False), None)
+    pipeline.admit(submit("long", early_stop=False, max_seconds=3.0), None)
     short = 0
     for _ in range(2000):
         if pipeline.free:
@@ -285,15 +285,17 @@ def test_a_job_past_its_deadline_ends_and_the_others_go_on() -> None:
 
 def test_a_cancel_frees_the_slot_at_once_at_every_stage() -> None:
     pipeline = Pipeline(tiny_model())
-    _, expected = pipeline.run(submit("b", seed=8), None)
-    for steps in (0, 1, 10, 60, 100, 140):
-        pipeline.admit(submit("a", seed=7, early_stop=False), None)
-        for _ in range(steps):
-            pipeline.step()
+    how = {"seed": 8, "max_seconds": 1.0}
+    _, expected = pipeline.run(submit("b", **how), None)
+    for stage in (None, Stage.SEMANTIC, Stage.COARSE, Stage.FINE):
+        pipeline.admit(submit("a", seed=7, max_seconds=1.0), None)
+        reached = stage is None
+        while not reached:
+            reached = any(isinstance(e, Progress) and e.stage is stage for e in pipeline.step())
         assert pipeline.cancel("a") and pipeline.free == 1
         assert not pipeline.cancel("a")
         assert pipeline.step() == []
-    _, done = pipeline.run(submit("b", seed=8), None)  # nothing of the cancelled one is left
+    _, done = pipeline.run(submit("b", **how), None)  # nothing of the cancelled one is left
     assert_same(done, expected)
 
 
@@ -324,7 +326,7 @@ def test_min_eos_p_of_0_ends_at_once_and_of_2_leaves_it_to_sampling() -> None:
     assert lengths == sorted(lengths) and lengths[0] < lengths[2]
 
 
-@pytest.mark.parametrize(("seconds", "tokens"), [(0.01, 1), (0.99, 50), (99.0, 300), (None, 300)])
+@pytest.mark.parametrize(("seconds", "tokens"), [(0.01, 1), (0.99, 50), (None, 300)])
 def test_without_an_early_stop_the_length_is_the_cap(seconds: float | None, tokens: int) -> None:
     cap = submit(early_stop=False, max_seconds=seconds)
     _, done = Pipeline(tiny_model()).run(cap, None)
@@ -332,9 +334,10 @@ def test_without_an_early_stop_the_length_is_the_cap(seconds: float | None, toke
 
 
 def test_a_long_text_is_cut_with_a_note() -> None:
-    _, done = Pipeline(tiny_model()).run(submit(text=letters(192)), None)
+    _, done = Pipeline(tiny_model()).run(submit(text=letters(192), max_seconds=0.5), None)
     assert len(done.notes) == 1 and "50.0 %" in done.notes[0]
-    _, cut = Pipeline(tiny_model()).run(submit(text=" ".join(letters(192).split()[:96])), None)
+    short = submit(text=" ".join(letters(192).split()[:96]), max_seconds=0.5)
+    _, cut = Pipeline(tiny_model()).run(short, None)
     assert_same(done, cut)
 
 
@@ -396,7 +399,7 @@ def test_a_full_pipeline_says_so() -> None:
 
 
 def test_half_precision_runs_on_a_cpu() -> None:
-    samples, done = Pipeline(tiny_model(RANDOM, "bf16")).run(submit(), None)
+    samples, done = Pipeline(tiny_model(RANDOM, "bf16")).run(submit(max_seconds=0.5), None)
     assert np.isfinite(samples).all() and done.audio_s > 0.1
 
 
