@@ -7,6 +7,7 @@ edit in 2 s; and the ways an answer can still go when the message is out of reac
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import aiohttp
 import discord
@@ -15,12 +16,14 @@ from bot import replies
 from bot.errors import Untold
 from bot.speech import Status
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 EDIT_PERIOD_S = 2.0
 # Discord's limit is 15 minutes from the interaction's making; what is in flight needs a reserve.
 TOKEN_LIFE_S = 14 * 60.0
 
+PATIENCE_S = 1.5  # of the 3 s, until an answer is promised that might be a refusal
 _QUIET_S = 5.0
 
 NOBODY = discord.AllowedMentions.none()
@@ -68,6 +71,21 @@ class Answer:
             except discord.NotFound:  # too late: the answer has to go another way
                 logger.warning("an interaction was gone before it was acknowledged")
                 self._unreachable = True
+
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """Await what has to be known before the work can begin; a slow disk must not cost the 3 s.
+
+        What is quick is not acknowledged: a refusal then is for the person alone.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            patience_s = self._born + PATIENCE_S - self._clock()
+            await asyncio.wait({task}, timeout=max(0.0, patience_s))
+            if not task.done():
+                await self.defer()
+            return await task
+        finally:
+            task.cancel()
 
     @property
     def expired(self) -> bool:

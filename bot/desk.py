@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 Clock = Callable[[], float]
 Fail = Callable[[Answer, BaseException, str], Awaitable[None]]
 
-_PATIENCE_S = 1.0  # of Discord's 3 s, for the database
 _STOP_S = 2.0  # for the last words of the jobs that a stop cuts off
 
 
@@ -93,11 +92,8 @@ class Desk:
         taking = asyncio.create_task(self._take(order, answer))
         self._taking.add(taking)
         taking.add_done_callback(self._taking.discard)
-        await asyncio.wait({taking}, timeout=_PATIENCE_S)
-        if not taking.done():  # a slow disk must not cost the 3 s; normally a refusal is private
-            await answer.defer()
         # Whatever becomes of the one who asked, an order that was written down becomes a job.
-        await asyncio.shield(taking)
+        await answer.in_time(asyncio.shield(taking))
 
     async def _take(self, order: Order, answer: Answer) -> None:
         job_id = order.request.job_id

@@ -27,6 +27,7 @@ def sampling_of(temperature: float | None, seed: int | None, max_seconds: float)
 async def place_order(
     interaction: Interaction,
     services: Services,
+    answer: Answer,
     spoken: str,
     voice: str | None,
     *,
@@ -35,9 +36,8 @@ async def place_order(
     notes: tuple[str, ...] = (),
     player: Player | None = None,
     wants_file: bool = True,
-    ephemeral: bool = False,
 ) -> None:
-    """Hand the request to the desk, which answers the interaction."""
+    """Hand the request to the desk, which gives the answer."""
     request = SpeechRequest(
         job_id=secrets.token_hex(8),
         user=str(interaction.user.id),
@@ -57,5 +57,5 @@ async def place_order(
             player=player,
             wants_file=wants_file,
         ),
-        Answer(interaction, services.clock, ephemeral=ephemeral),
+        answer,
     )

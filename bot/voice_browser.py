@@ -10,6 +10,7 @@ import discord
 
 from bot import replies
 from bot.access import Interaction, check_access
+from bot.answer import Answer
 from bot.catalogue import Catalogue, label, language_name, sample_sentence
 from bot.errors import UserError
 from bot.orders import place_order, sampling_of
@@ -64,10 +65,10 @@ class SampleMenu(
         await place_order(
             interaction,
             services,
+            Answer(interaction, services.clock, ephemeral=True),
             sample_sentence(voice),
             voice.name,
             sampling=sampling_of(None, SAMPLE_SEED, services.settings.limits.clip_seconds),
-            ephemeral=True,
         )
 
 

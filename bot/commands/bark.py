@@ -7,6 +7,7 @@ from discord import app_commands
 
 from bot import replies, text
 from bot.access import Interaction, check_access, require_file_permission
+from bot.answer import Answer
 from bot.catalogue import label
 from bot.errors import UserError
 from bot.mentions import names_in
@@ -43,10 +44,11 @@ async def bark(
     seed: app_commands.Range[int, 0, SEED_LIMIT] | None = None,
 ) -> None:
     services = services_of(interaction)
+    answer = Answer(interaction, services.clock)
     check_access(interaction, services.settings.discord)
     spoken = await speakable(interaction, text, services.settings.limits.text_length)
-    voice, notes = await resolve_voice(
-        services, preset, user_id=interaction.user.id, guild_id=interaction.guild_id
+    voice, notes = await answer.in_time(
+        resolve_voice(services, preset, user_id=interaction.user.id, guild_id=interaction.guild_id)
     )
     player, wants_file, told = destination(interaction, services, to)
     if wants_file:
@@ -54,6 +56,7 @@ async def bark(
     await place_order(
         interaction,
         services,
+        answer,
         spoken,
         voice,
         sampling=sampling_of(temperature, seed, services.settings.limits.clip_seconds),

@@ -42,14 +42,13 @@ def test_a_query_of_any_length_costs_little(monkeypatch: pytest.MonkeyPatch) -> 
     voice on the event loop.
     """
     compared = list[int]()
+    matcher = difflib.SequenceMatcher
 
-    class Counted(difflib.SequenceMatcher[str]):
-        def ratio(self) -> float:
-            compared.append(len(self.a) + len(self.b))
-            return super().ratio()
+    def counted(junk: None, a: str = "", b: str = "") -> difflib.SequenceMatcher[str]:
+        compared.append(len(a) + len(b))
+        return matcher(junk, a, b)
 
-    monkeypatch.setattr(difflib, "SequenceMatcher", Counted)
+    monkeypatch.setattr(difflib, "SequenceMatcher", counted)
     catalogue = Catalogue(VOICES)
     assert catalogue.search("zq " * 2000) == []
-    assert catalogue.nearest("zq " * 2000) == []
-    assert 0 < sum(compared) < 20_000
+    assert 0 < sum(compared) < 10_000

@@ -7,7 +7,10 @@ import discord
 
 from bot import replies
 from bot.app import open_bot
+from bot.client import BarkClient
+from bot.commands.bark import bark
 from bot.store import Preference
+from synth.protocol import Gender, VoiceInfo
 from tests.bot.harness import ScriptedBackend, World, open_world, press, ready
 
 
@@ -199,3 +202,50 @@ async def test_after_a_restart_who_waited_is_told_and_the_button_answers(tmp_pat
             assert not result.response.components
             pressed = await press(world, world.ada, result, custom_id)
             assert pressed.response.content == replies.JOB_GONE
+
+
+async def test_the_list_of_voices_answers_after_a_restart(tmp_path: Path) -> None:
+    voices = tuple(VoiceInfo(f"v2/en_{n}", "en", "v2", Gender.UNKNOWN, 5.0) for n in range(45))
+    async with open_world(tmp_path, worker=ScriptedBackend(ready(voices=voices))) as world:
+        result = await run(world, "voices")
+        worker = ScriptedBackend(ready(voices=voices))
+        async with open_bot(world.client.services.settings, backends=[worker]) as client:
+            await world.env.restart_bot(client)
+            await world.ada.click(result.response.message, label="Next")
+            assert "page 2 of 3" in result.response.content
+
+
+async def test_bark_in_a_direct_message_gives_a_file(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        result: Any = await world.ada.user.slash("bark", text="Hello")
+        assert (await world.spoken(result)).attachments
+        refused: Any = await world.ada.user.slash(
+            "voice set", preset="v2/en_speaker_1", everyone=True
+        )
+        assert refused.response.content == replies.MANAGERS_ONLY
+
+
+async def test_bark_in_a_thread_gives_a_file_there(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        channel = world.client.get_channel(world.channel.id)
+        assert isinstance(channel, discord.TextChannel)
+        thread = await channel.create_thread(name="Aside", type=discord.ChannelType.public_thread)
+        await world.env.settle()
+        (aside,) = world.channel.threads
+        result: Any = await world.ada.slash(aside, "bark", text="Hello")
+        assert (await world.spoken(result)).attachments
+        assert result.response.channel_id == thread.id
+
+
+def test_the_options_take_what_the_model_takes() -> None:
+    options = {option["name"]: option for option in bark.to_dict(BarkClient().tree)["options"]}
+    assert (options["temperature"]["min_value"], options["temperature"]["max_value"]) == (0, 2)
+    assert (options["seed"]["min_value"], options["seed"]["max_value"]) == (0, 2**31)
+    choices = [choice["value"] for choice in options["format"]["choices"]]
+    assert choices == ["ogg", "mp3", "flac", "wav"]
+    assert [c["value"] for c in options["to"]["choices"]] == ["voice", "file", "both"]
+    assert {name for name, option in options.items() if option.get("autocomplete")} == {
+        "text",
+        "preset",
+    }
+    assert [name for name, option in options.items() if option.get("required")] == ["text"]
