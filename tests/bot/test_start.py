@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
+import discord
 import pytest
 
+from bot import app
 from bot.access import CORE_PERMISSIONS
 from bot.app import open_bot
 from bot.client import BarkClient
@@ -168,3 +171,38 @@ async def test_the_bot_closes_in_order_when_the_start_fails_late(tmp_path: Path)
             raise RuntimeError("late")
     assert opened[0].is_closed()
     assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("no route"), "check the network or discord.proxy"),
+        (discord.GatewayNotFound(), "does not let the bot in at the moment"),
+    ],
+)
+async def test_discord_out_of_reach_is_one_line_and_worth_another_try(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    words: str,
+) -> None:
+    """Some of the ways in which Discord can be unwell ended in a traceback."""
+    settings = Settings.model_construct(data_folder=tmp_path)
+    monkeypatch.setattr(app, "ProcessBackend", lambda _: ScriptedBackend(ready()))
+    login = create_autospec(BarkClient.start, side_effect=error)
+    monkeypatch.setattr(BarkClient, "start", login)
+    assert await app.run(settings, TOKEN, print) == 1
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert words in record.getMessage() and record.exc_info is None
+
+
+async def test_a_refused_token_ends_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.model_construct(data_folder=tmp_path)
+    monkeypatch.setattr(app, "ProcessBackend", lambda _: ScriptedBackend(ready()))
+    login = create_autospec(BarkClient.start, side_effect=discord.LoginFailure("no"))
+    monkeypatch.setattr(BarkClient, "start", login)
+    with pytest.raises(StartError, match="does not take the token; reset it"):
+        await app.run(settings, TOKEN, print)
