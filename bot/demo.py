@@ -104,11 +104,11 @@ async def serve(
             channel, person = await furnish(env, client, speaks=speaks)
             try:
                 async with LivePage(env, channel, person, port) as page:
-                    tell(f"The demo is at {page.url}")
-                    tell("Open that address in a browser on this machine; Ctrl-C ends the demo.")
-                    if browser and _has_screen():
-                        await asyncio.to_thread(webbrowser.open, page.url)
-                    with _closed_by_sigterm(page.close):
+                    with _closed_by_sigterm(page.close):  # before anybody hears that it runs
+                        tell(f"The demo is at {page.url}")
+                        tell("Open it in a browser on this machine; Ctrl-C ends the demo.")
+                        if browser and _has_screen():
+                            await asyncio.to_thread(webbrowser.open, page.url)
                         await page.wait_closed()
             except simcord.SetupError as error:
                 if isinstance(error.__cause__, OSError):  # somebody took it since we looked
