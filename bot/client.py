@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import discord
 from discord import app_commands
 
-from bot import replies
+from bot import error_replies, replies
 from bot.access import Interaction, invite_url
 from bot.answer import NOBODY, UNREACHABLE, Answer
 from bot.buttons import DYNAMIC_ITEMS
@@ -128,11 +128,11 @@ class BarkClient(discord.Client):
             if error.__cause__ is None:
                 break
             error = error.__cause__
-        content = replies.sentence(error) or replies.discord_refusal(error)
+        content = error_replies.sentence(error) or error_replies.discord_refusal(error)
         if content is None:
             reference = reference or secrets.token_hex(4)
             logger.error("unexpected error %s", reference, exc_info=error)
-            content = replies.unexpected(reference)
+            content = error_replies.unexpected(reference)
         try:
             if interaction.response.is_done():
                 await interaction.followup.send(content, ephemeral=True, allowed_mentions=NOBODY)
@@ -148,10 +148,10 @@ class BarkClient(discord.Client):
         if isinstance(error, Untold):  # every way was tried
             logger.warning("job %s: %s", job_id, error)
             return
-        content = replies.sentence(error)
+        content = error_replies.sentence(error)
         if content is None:
             logger.error("unexpected error in job %s", job_id, exc_info=error)
-            content = replies.unexpected(job_id)
+            content = error_replies.unexpected(job_id)
         try:
             await answer.finish(content)
         except (Untold, *UNREACHABLE) as failure:

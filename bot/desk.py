@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 import discord
 
-from bot import replies
+from bot import error_replies, replies
 from bot.answer import UNREACHABLE, Answer, StatusLine
 from bot.config import LimitsSection
 from bot.delivery import Delivery, Order
@@ -109,7 +109,7 @@ class Desk:
             outcome = Outcome.INTERRUPTED if self._stopping else Outcome.FAILED
             await self._ended(job_id, _End(outcome, _reason(error)))
             if isinstance(error, EngineFailed):
-                raise SynthUnavailable(replies.engine_down(error)) from error
+                raise SynthUnavailable(error_replies.engine_down(error)) from error
             raise
         job = self._jobs[job_id] = _Job(order, utterance)
         # The task comes before the acknowledgement: whatever becomes of that, the job has an owner.

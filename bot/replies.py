@@ -1,4 +1,4 @@
-"""Every sentence a person can read, and which sentence an error becomes.
+"""Every sentence a person can read, but for what goes wrong (`bot.error_replies`).
 
 Knows words only. User text is escaped and cut here, so that nothing a user typed becomes a mention,
 markup or a message too long to send.
@@ -6,15 +6,12 @@ markup or a message too long to send.
 
 from collections.abc import Iterable, Sequence
 
-from discord import app_commands
 from discord.utils import escape_markdown, escape_mentions
 
 from bot.config import LimitsSection
-from bot.errors import StoreUnavailable, SynthUnavailable, UserError
 from bot.speech import Clip, Status
 from bot.store import Cap, JobRow, Outcome, Refused
 from bot.voice_queue import QueuedClip
-from synth.errors import Busy, EngineFailed, InvalidRequest, JobCancelled, JobTimeout, SynthError
 from synth.protocol import Gender, Ready, Stage, VoiceInfo
 
 CONTENT_LIMIT = 2000
@@ -167,6 +164,17 @@ def in_private(content: str, channel_id: int | None) -> str:
     return cut(content, CONTENT_LIMIT - len(note)) + note
 
 
+def job_ended(row: JobRow) -> str:
+    """What a late press of Cancel is told."""
+    match row.outcome:
+        case Outcome.CANCELLED:
+            return ALREADY_CANCELLED
+        case Outcome.INTERRUPTED | None:
+            return JOB_GONE
+        case _:
+            return ALREADY_DONE
+
+
 def clip_title(text: str) -> str:
     """A clip's line in a list."""
     return cut(escape(text), 60)
@@ -271,59 +279,6 @@ def help_text(ready: Ready, limits: LimitsSection) -> str:
     if ready.notice:
         lines.append(ready.notice)
     return cut("\n".join(lines))
-
-
-# Errors
-
-
-def job_ended(row: JobRow) -> str:
-    """What a late press of Cancel is told."""
-    match row.outcome:
-        case Outcome.CANCELLED:
-            return ALREADY_CANCELLED
-        case Outcome.INTERRUPTED | None:
-            return JOB_GONE
-        case _:
-            return ALREADY_DONE
-
-
-def engine_down(error: EngineFailed) -> str:
-    """What a request is told that could not even be taken in."""
-    return f"The bot cannot speak at the moment: {error} Try again in a minute."
-
-
-def unexpected(reference: str) -> str:
-    return f"Something went wrong on the bot's side; tell its owner this number: {reference}."
-
-
-def sentence(error: BaseException) -> str | None:
-    """What a user is told of an error; None for one that nobody foresaw."""
-    match error:
-        case UserError() | SynthUnavailable() | StoreUnavailable():
-            return cut(str(error))
-        case InvalidRequest() | Busy() | JobTimeout():
-            return cut(str(error))
-        case JobCancelled():
-            return CANCELLED
-        case EngineFailed():
-            return cut(f"{error} Your clip is lost; try again in a minute.")
-        case SynthError():
-            return cut(str(error))
-        case _:
-            return None
-
-
-def discord_refusal(error: BaseException) -> str | None:
-    """What a user is told of an error of discord.py's own; None for one that nobody foresaw."""
-    match error:
-        case app_commands.TransformerError():
-            return f"{escape(str(error.value))} does not work for that option; choose another."
-        case app_commands.CommandNotFound() | app_commands.CommandSignatureMismatch():
-            return "That command has changed; wait a moment, reload Discord, and try again."
-        case app_commands.CheckFailure():
-            return "You cannot use that command here."
-        case _:
-            return None
 
 
 def _clips(count: int) -> str:
