@@ -115,18 +115,24 @@ class FineStage:
         """Predict one codebook of one window and write it into the job's buffer."""
         number, window, book = job.next
         seen = job.buffer[window.start : window.start + self._config.fine.window]  # a view
-        # Summed up to and INCLUDING the book to predict: there stands the mask, or an earlier
-        # window's prediction.
-        x = self._transformer.wpe[: len(seen)].clone()
-        for known in range(book + 1):
-            x += self._transformer.wtes[known][seen[:, known]]
-        x = self._transformer(x, attend_all)[window.fill :]
-        logits = self._heads[book - 1](x).to(self._float)
+        logits = self.logits(seen, window.fill, book)
         if job.temperature <= 0:
             seen[window.fill :, book] = logits.argmax(-1)
         else:
             seen[window.fill :, book] = self._sample(job, logits, number, window, book)
         job.done += 1
+
+    def logits(self, seen: Tensor, fill: int, book: int) -> Tensor:
+        """seen: (frames, codebooks) int64 -> logits of `book`, (frames - fill, codebook_size)."""
+        # Summed up to and INCLUDING the book to predict: there stands the mask, or an earlier
+        # window's prediction. In one sum, positions last: the original's order of rounding, so that
+        # two codes as likely as each other, of which a window's 6,144 rows have some now and then,
+        # come out as they do there.
+        wtes = self._transformer.wtes[: book + 1]
+        known = [wte[codes] for wte, codes in zip(wtes, seen.T, strict=False)]
+        x = torch.stack(known, dim=-1).sum(-1) + self._transformer.wpe[: len(seen)]
+        x = self._transformer(x, attend_all)[fill:]
+        return self._heads[book - 1](x).to(self._float)
 
     def _sample(
         self, job: FineJob, logits: Tensor, number: int, window: Window, book: int

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from synth.errors import InvalidRequest
-from synth.transformer import attend_all, build_transformer, tensor_shapes
+from synth.fine import FineStage
+from synth.transformer import build_transformer, tensor_shapes
 from tests.synth.reference import original
 from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
 
@@ -12,19 +13,21 @@ CPU = torch.device("cpu")
 
 
 def test_the_fine_stage_gives_the_original_s_logits() -> None:
-    """All positions, all books, to rounding: nothing cancels out in an argmax here."""
-    transformer = tiny_model(NARROW).fine
+    """All positions, all books, nearly all to the last bit: rounding decides between equals.
+
+    In another order of summing, fewer than a tenth were equal, and a near tie in the padding
+    changed a clip's codes.
+    """
+    stage = FineStage(tiny_model(NARROW).fine, NARROW)
     theirs = original(NARROW).generation.models["fine"]
     ids = torch.randint(1025, (1, 300, 8), generator=torch.Generator().manual_seed(0))
     for book in range(2, 8):
         with torch.inference_mode():
-            expected = theirs(book, ids)[0]
-            x = transformer.wpe[:300].clone()
-            for known in range(book + 1):
-                x += transformer.wtes[known][ids[0, :, known]]
-            logits = transformer(x, attend_all) @ transformer.heads[book - 1].T
+            expected = theirs(book, ids)[0, 20:, :1024]
+            logits = stage.logits(ids[0], 20, book)
         assert expected.std() > 2
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        assert (logits == expected).float().mean() > 0.9
 
 
 def test_a_missing_tensor_is_named_with_its_stage() -> None:
