@@ -67,7 +67,9 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     min_eos_p: float | None = None
-    seed: int = 0  # the same seed, text, voice and model give the same clip
+    # The same seed, text, voice and model give the same clip on the same machine. On another, or on
+    # another number of threads, sums round differently, and a near tie may turn out the other way.
+    seed: int = 0
     max_seconds: float | None = None  # the original's duration cap
     early_stop: bool = True  # False: always the model's full number of steps
 
@@ -85,7 +87,9 @@ class Submit:
     voice: str | HistoryPrompt | None = None
     sampling: Sampling = field(default_factory=Sampling)
     utterance: int = 0
-    deadline_s: float | None = None  # seconds of work, from admission into a slot
+    # Seconds of work, from admission into a slot. The pipeline ends a job that is past it, between
+    # two steps; the supervisor kills a worker that has not done so a while after.
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True)
