@@ -11,6 +11,8 @@ from typing import Any
 from bot.config import Settings, load_settings, read_token
 from bot.errors import StartError
 
+# Libraries whose debug log repeats every message; what users write is not to be in the log.
+TALKATIVE = ("discord", "aiosqlite")
 BAD_CONFIG = 78  # EX_CONFIG: a supervisor should not try again by itself
 
 
@@ -41,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
+        for name in TALKATIVE:
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logging.INFO, logger.getEffectiveLevel()))
         return _finished(_command(options, settings))
     except StartError as error:
         print(error, file=sys.stderr)

@@ -11,11 +11,13 @@ from tests.discord_server.bot_process import BotProcess
 from tests.discord_server.fixtures import SETTINGS
 from tests.discord_server.interactions import Interaction
 
+TEXT = "Between the two of us"
+
 
 async def start_jobs(server: DiscordServer, count: int = 2) -> Interaction:
     """Jobs whose status is shown: the first is worked on, the others wait. Returns the last."""
     jobs = [
-        await server.command(server.world.alice, "bark", text=f"Number {number}", to="file")
+        await server.command(server.world.alice, "bark", text=f"{TEXT} {number}", to="file")
         for number in range(count)
     ]
     for job in jobs:
@@ -26,7 +28,11 @@ async def start_jobs(server: DiscordServer, count: int = 2) -> Interaction:
 
 
 async def test_kill_9_a_new_start_and_a_stop_tell_who_waits(tmp_path: Path) -> None:
-    settings = SETTINGS | {"BARK_SYNTH__MODEL": "random", "BARK_SYNTH__SLOTS": "1"}
+    settings = SETTINGS | {
+        "BARK_SYNTH__MODEL": "random",
+        "BARK_SYNTH__SLOTS": "1",
+        "BARK_LOG_LEVEL": "debug",
+    }
     async with DiscordServer(heartbeat_s=1) as server:
         async with BotProcess(server, tmp_path, **settings) as bot:
             killed = await start_jobs(server)
@@ -41,4 +47,5 @@ async def test_kill_9_a_new_start_and_a_stop_tell_who_waits(tmp_path: Path) -> N
             stopped = await start_jobs(server)
             assert await bot.stop() == 0, bot.log
         assert stopped.content == replies.STOPPING and not stopped.buttons
+        assert "job " in bot.log and TEXT not in bot.log  # whatever the level: it is theirs
         assert not server.failures
