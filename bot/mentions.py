@@ -9,6 +9,7 @@ import re
 import discord
 
 from bot.access import Interaction
+from bot.answer import UNREACHABLE
 from bot.text import Names
 
 _USER = re.compile(r"<@!?(\d{1,20})>")
@@ -46,7 +47,7 @@ async def _asked_for(guild: discord.Guild, user_ids: list[int]) -> dict[int, str
     async def ask(user_id: int) -> tuple[int, str] | None:
         try:
             return user_id, (await guild.fetch_member(user_id)).display_name
-        except discord.HTTPException:
+        except UNREACHABLE:
             return None
 
     tasks = [asyncio.create_task(ask(user_id)) for user_id in user_ids]

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import discord
 import pytest
@@ -177,6 +178,17 @@ async def test_mentions_are_spoken_as_names_and_ping_nobody(tmp_path: Path) -> N
         assert world.worker.last.text == "Hi bob in general, everyone שלום"
         response = await world.spoken(result)
         assert not response.message.mentions and not response.message.mention_everyone
+
+
+async def test_a_name_that_cannot_be_looked_up_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut line while the bot asked for one member's name ended the whole request."""
+    lookup = create_autospec(discord.Guild.fetch_member, side_effect=ConnectionResetError)
+    monkeypatch.setattr(discord.Guild, "fetch_member", lookup)
+    async with open_world(tmp_path) as world:
+        await world.bark("Hi <@123456789012345678>")
+        assert world.worker.last.text == "Hi someone" and lookup.await_count == 1
 
 
 async def test_an_unknown_preset_offers_the_nearest(tmp_path: Path) -> None:
