@@ -29,6 +29,7 @@ from bot.transcode import Transcoder
 from synth.audio import open_ffmpeg
 from synth.client import Backend, ProcessBackend, SynthClient
 from synth.errors import SynthError
+from synth.protocol import RANDOM_MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,11 @@ def _transcoder(settings: Settings) -> Transcoder:
 
 async def run(settings: Settings, token: str, tell: Callable[[str], None]) -> int:
     """Log in and stay until Ctrl-C or SIGTERM. Raises StartError."""
+    if settings.synth.model == RANDOM_MODEL:
+        raise StartError(
+            "The random model makes noise and is for the demo only: run `python -m synth fetch "
+            "suno/bark-small`, and set synth.model to suno/bark-small."
+        )
     async with (
         open_bot(settings, tell=tell) as client,
         _until_told(client),

@@ -10,6 +10,7 @@ from tests.discord_server import DiscordServer
 from tests.discord_server.bot_process import BotProcess
 from tests.discord_server.fixtures import SETTINGS
 from tests.discord_server.interactions import Interaction
+from tests.discord_server.model import write_model
 
 TEXT = "Between the two of us"
 
@@ -28,8 +29,9 @@ async def start_jobs(server: DiscordServer, count: int = 2) -> Interaction:
 
 
 async def test_kill_9_a_new_start_and_a_stop_tell_who_waits(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
     settings = SETTINGS | {
-        "BARK_SYNTH__MODEL": "random",
+        "BARK_SYNTH__MODEL": str(tmp_path / "model"),
         "BARK_SYNTH__SLOTS": "1",
         "BARK_LOG_LEVEL": "debug",
     }

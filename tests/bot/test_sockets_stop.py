@@ -10,14 +10,16 @@ from bot import replies
 from tests.discord_server import DiscordServer
 from tests.discord_server.bot_process import BotProcess
 from tests.discord_server.fixtures import SETTINGS
+from tests.discord_server.model import write_model
 
 STOP_S = 5
 
 
 async def test_ctrl_c_leaves_voice_and_tells_who_waits(tmp_path: Path) -> None:
     """Left to asyncio, Ctrl-C cut the connection over which the bot would have said goodbye."""
+    write_model(tmp_path / "model")
     settings = SETTINGS | {
-        "BARK_SYNTH__MODEL": "random",
+        "BARK_SYNTH__MODEL": str(tmp_path / "model"),
         "BARK_SYNTH__SLOTS": "1",
         "BARK_LOG_LEVEL": "error",
     }

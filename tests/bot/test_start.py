@@ -63,6 +63,12 @@ def test_no_model_ends_with_78_and_names_the_command(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_the_random_model_is_for_the_demo_only(tmp_path: Path) -> None:
+    result = python_m_bot(tmp_path, DISCORD_TOKEN=TOKEN, BARK_SYNTH__MODEL=RANDOM_MODEL)
+    assert result.returncode == 78
+    assert "noise" in result.stderr and "synth fetch" in result.stderr
+
+
 async def test_no_ffmpeg_is_told_before_anything_starts(tmp_path: Path) -> None:
     settings = Settings.model_construct(ffmpeg="/no/such/ffmpeg", data_folder=tmp_path / "data")
     with pytest.raises(StartError, match="FFmpeg|ffmpeg"):
