@@ -29,13 +29,14 @@ async def resolve_voice(
     for preference in (mine, ours):
         if preference is None:
             continue
-        if _usable(services, preference):
+        if is_usable(services, preference):
             return _noted(services, passed_over, preference.voice)
         passed_over = passed_over or preference
     return _noted(services, passed_over, None)
 
 
-def _usable(services: Services, preference: Preference) -> bool:
+def is_usable(services: Services, preference: Preference) -> bool:
+    """Whether the loaded model has that voice."""
     same_family = preference.family == services.ready.family
     return same_family and services.catalogue.get(preference.voice) is not None
 

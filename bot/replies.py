@@ -48,6 +48,7 @@ NOT_YOUR_CLIP = "Only who asked for it, or a manager of this server, can do that
 QUEUE_EMPTY = "Nothing is playing, and no clip is being made."
 NO_VOICES = "This model has no voices of its own; /bark speaks with a random one."
 MANAGERS_ONLY = "Only a manager of this server (Manage Server permission) can do that."
+NO_PREFERENCE = "none"
 NO_CLIP = "The text gave no sound; try other words or another voice."
 ANSWER_BELOW = "The answer is below."
 ANSWER_IN_PRIVATE = "The answer is in your direct messages."
@@ -226,10 +227,12 @@ def preference_reset(*, everyone: bool) -> str:
     return f"{'This server has' if everyone else 'You have'} no preferred voice any more."
 
 
-def preferences(mine: str | None, ours: str | None) -> str:
-    return f"Your voice: {mine and escape(mine) or 'none'}.\nThis server's: " + (
-        f"{escape(ours)}." if ours else "none."
-    )
+def preferences(mine: str, ours: str) -> str:
+    return f"Your voice: {mine}.\nThis server's: {ours}."
+
+
+def preferred(voice: str, *, usable: bool) -> str:
+    return escape(voice) + ("" if usable else " (kept; the model that speaks now does not have it)")
 
 
 # About the bot

@@ -6,7 +6,7 @@ from bot import replies
 from bot.access import Interaction, require_manager
 from bot.commands.bark import complete_preset
 from bot.errors import UserError
-from bot.preferences import known_voice
+from bot.preferences import is_usable, known_voice
 from bot.services import services_of
 from bot.store import Preference
 from bot.voice_browser import show_page
@@ -57,11 +57,17 @@ set_voice.autocomplete("preset")(complete_preset)
 
 @voice.command(description="See your voice and this server's.")
 async def show(interaction: Interaction) -> None:
-    store = services_of(interaction).store
-    mine = await store.user_voice(interaction.user.id)
+    services = services_of(interaction)
     guild_id = interaction.guild_id
-    ours = await store.guild_voice(guild_id) if guild_id is not None else None
-    content = replies.preferences(mine and mine.voice, ours and ours.voice)
+    mine = await services.store.user_voice(interaction.user.id)
+    ours = await services.store.guild_voice(guild_id) if guild_id is not None else None
+
+    def named(preference: Preference | None) -> str:
+        if preference is None:
+            return replies.NO_PREFERENCE
+        return replies.preferred(preference.voice, usable=is_usable(services, preference))
+
+    content = replies.preferences(named(mine), named(ours))
     await interaction.response.send_message(content, ephemeral=True)
 
 

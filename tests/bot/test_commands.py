@@ -93,6 +93,15 @@ async def test_a_user_chooses_sees_and_forgets_a_voice(tmp_path: Path) -> None:
         assert [choice["value"] for choice in found] == ["v2/de_speaker_1"]
 
 
+async def test_a_preference_for_another_model_is_shown_as_kept(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        store = world.client.services.store
+        await store.set_user_voice(world.ada.id, Preference("v2/en_speaker_1", "other family"))
+        shown = (await run(world, "voice show")).response.content
+        assert "v2/en\\_speaker\\_1 (kept; the model that speaks now does not have it)" in shown
+        assert "This server's: none." in shown
+
+
 async def test_only_a_manager_chooses_the_servers_voice(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         refused = await run(world, "voice set", preset="v2/fr_speaker_2", everyone=True)
