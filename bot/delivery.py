@@ -6,8 +6,9 @@ posted, with the reason.
 
 import io
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import discord
@@ -69,8 +70,10 @@ class Delivery:
         self._transcoder = transcoder
         self._notice = notice
 
-    async def deliver(self, order: Order, clip: Clip, answer: Answer) -> Awaitable[None] | None:
-        """Answer with the clip. Returns what is to be awaited while it plays, if it does.
+    async def deliver(
+        self, order: Order, clip: Clip, answer: Answer
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Answer with the clip. Returns what sees to it while it plays, if it does.
 
         Raises UserError when there is no sound or Discord does not take the file, SynthUnavailable
         when it cannot be encoded, and what else `Answer.finish` raises.
@@ -86,7 +89,7 @@ class Delivery:
                 order = order.as_file(problem)
             else:
                 await self._post(order, clip, answer, where=order.player.where)
-                return self._until_played(playing, order, clip, answer)
+                return partial(self._until_played, playing, order, clip, answer)
         await self._post(order, clip, answer)
         return None
 

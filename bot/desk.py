@@ -168,14 +168,14 @@ class Desk:
 
     async def _see_to(self, job: _Job, answer: Answer) -> None:
         order, job_id = job.order, job.order.request.job_id
-        playing: Awaitable[None] | None = None
+        stay: Callable[[], Awaitable[None]] | None = None
         try:
             await answer.defer()
             if order.player is not None:
                 order.player.prepare()
             clip = await self._speak(job, answer)
             job.spoken = True
-            playing = await self._delivery.deliver(order, clip, answer)
+            stay = await self._delivery.deliver(order, clip, answer)
         except asyncio.CancelledError:
             await self._interrupt(job_id, answer)
             raise
@@ -193,9 +193,9 @@ class Desk:
             finally:
                 if order.player is not None:
                     await order.player.close()
-        if playing is not None:  # the job is over; what is left is to post a clip that is cut off
+        if stay is not None:  # the job is over; what is left is to post a clip that is cut off
             try:
-                await playing
+                await stay()
             except Exception as error:
                 await self._fail(answer, error, job_id)
 
