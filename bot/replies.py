@@ -151,7 +151,7 @@ def _eta(eta_s: float | None) -> str:
 
 def caption(text: str, clip: Clip, notes: Iterable[str] = (), where: str = "") -> str:
     """The words, then voice, seed and length, then the notes; at most 2,000 characters."""
-    quote = cut(escape(text), QUOTE_LIMIT)
+    quote = cut(escape(" ".join(text.split())), QUOTE_LIMIT)  # a quote ends with its line
     facts = f"🔊 {voice_name(clip.voice)} · seed {clip.seed} · {clip.audio_s:.1f} s"
     lines = [f"> {quote}", facts + (f" · {where}" if where else "")]
     lines += [f"-# {note}" for note in dict.fromkeys([*clip.notes, *notes])]

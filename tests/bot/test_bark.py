@@ -407,6 +407,13 @@ async def test_what_a_caption_quotes_is_no_markup(tmp_path: Path) -> None:
         assert response.content.startswith("> 2 \\* 3 \\* 4 is twenty\\_four\\_x \\`\n")
 
 
+async def test_a_text_of_several_lines_is_quoted_whole(tmp_path: Path) -> None:
+    """Only its first line used to stand in the quote."""
+    async with open_world(tmp_path) as world:
+        response = await world.spoken(await world.bark("One line.\nAnother line."))
+        assert response.content.startswith("> One line. Another line.\n")
+
+
 async def test_a_long_caption_is_cut(tmp_path: Path) -> None:
     async with open_world(tmp_path, text_length=6000) as world:
         response = await world.spoken(await world.bark("*_`" * 10 + "word " * 1000))
