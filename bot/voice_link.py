@@ -175,10 +175,12 @@ async def _connect(
 ) -> VoiceLink:
     for left in reversed(range(attempts)):
         try:
+            # An attempt that gets no answer (one asked for while an earlier link is being taken
+            # down, say) must leave time for another.
             link = await channel.connect(
-                timeout=deadline_s, reconnect=False, self_deaf=True, cls=VoiceLink
+                timeout=deadline_s / attempts, reconnect=False, self_deaf=True, cls=VoiceLink
             )
-        except discord.ConnectionClosed:
+        except (discord.ConnectionClosed, TimeoutError):
             await _clear_away(channel, disconnect_s)
             if not left:
                 raise

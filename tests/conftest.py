@@ -2,10 +2,16 @@
 
 import os
 import shutil
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests share the machine with a bot
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell without job control: what the tests start would inherit
+    # it, and Ctrl-C is among the things they try.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Taken out: a bot that a test starts refuses variables that look like its settings and are none.
 _ASKED = {name: os.environ.pop(name, "") for name in ("BARK_BROWSER_TESTS", "BARK_SLOW_TESTS")}
