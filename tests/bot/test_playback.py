@@ -506,6 +506,24 @@ async def test_joining_and_leaving_end_by_their_deadlines_when_discord_is_silent
     assert server_guild(bot, server).voice_client is None
 
 
+async def test_an_attempt_without_an_answer_is_tried_again(
+    bot: Bot, server: DiscordServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One attempt that nobody answered used to take the whole time there is for joining."""
+    bot.limit(join_s=6.0)
+    asked, place = 0, server._place_bot
+
+    async def deaf_at_first(*args: Any, **kwargs: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await place(*args, **kwargs)
+
+    monkeypatch.setattr(server, "_place_bot", deaf_at_first)
+    session = await joined(bot, server)
+    assert session.state is VoiceState.READY and asked > 1
+
+
 async def test_leaving_ends_everything(
     bot: Bot, server: DiscordServer, packets: list[bytes]
 ) -> None:
