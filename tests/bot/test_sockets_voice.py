@@ -162,7 +162,7 @@ async def test_clip_goes_on_where_the_bot_is_moved(discord: DiscordServer) -> No
     mark = discord.journal.mark
     await discord.move_bot(world.attic)
     await discord.journal.wait_for("voice_connected", mark, channel="Attic")
-    upstairs = Hearing(discord)
+    upstairs = Hearing(discord, said_since=mark)
     await upstairs.end()
     assert_private(hearing.packets)
     score, begin, end = place_in(clip, upstairs.sound)

@@ -10,10 +10,11 @@ from tests.discord_server.server import DiscordServer
 class Hearing:
     """What is heard from now on."""
 
-    def __init__(self, server: DiscordServer) -> None:
+    def __init__(self, server: DiscordServer, said_since: int | None = None) -> None:
+        """said_since: a journal mark from which on "speaking" counts, when it may be said by now."""
         self._server = server
         self._journal = server.journal
-        self._mark = server.journal.mark
+        self._mark = server.journal.mark if said_since is None else said_since
         self._first = len(server.voice.packets)
 
     @property
