@@ -11,7 +11,7 @@ class Hearing:
     """What is heard from now on."""
 
     def __init__(self, server: DiscordServer, said_since: int | None = None) -> None:
-        """said_since: a journal mark from which on "speaking" counts, when it may be said by now."""
+        """said_since: a journal mark; "speaking" counts from there on."""
         self._server = server
         self._journal = server.journal
         self._mark = server.journal.mark if said_since is None else said_since
