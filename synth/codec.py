@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -142,13 +143,24 @@ class Codec:
         decoder.load_state_dict(weights, assign=True)
         self._decoder = decoder.requires_grad_(False)
         self.device = device
+        self.codebooks = config.fine.codebooks
+        self.causal = config.codec.causal
+
+    @property
+    def decoder(self) -> nn.Sequential:
+        """The decoder's layers in order, from `entries` to samples; not to be changed."""
+        return cast(nn.Sequential, self._decoder.model)
 
     def decode(self, fine_codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """fine_codes: (codebooks, F) in [0, codebook_size) -> (F * hop,) float32 samples."""
-        codes = torch.from_numpy(np.asarray(fine_codes, dtype=np.int64)).to(self.device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            z = torch.zeros((), device=self.device)
-            for book, row in zip(self._books, codes, strict=True):
-                z = z + book[row]  # (F, dimension): the entries of all codebooks add up
-            samples = self._decoder(z.T[None])  # (1, 1, N)
+            samples = self._decoder(self.entries(fine_codes))  # (1, 1, N)
         return samples[0, 0].float().cpu().numpy()
+
+    def entries(self, fine_codes: npt.NDArray[np.integer]) -> Tensor:
+        """(codebooks, F) codes -> (1, dimension, F), what the decoder takes: entries, summed."""
+        codes = torch.from_numpy(np.asarray(fine_codes, dtype=np.int64)).to(self.device)
+        z = torch.zeros((), device=self.device)
+        for book, row in zip(self._books, codes, strict=True):
+            z = z + book[row]  # (F, dimension): the entries of all codebooks add up
+        return z.T[None]
