@@ -65,12 +65,12 @@ class FineJob:
         past = np.zeros((numbers.codebooks, 0), dtype=np.int64)
         if history is not None:
             past = np.asarray(history.fine_codes, dtype=np.int64)[:, -numbers.hop :]
-        self._history, self._frames = past.shape[1], coarse_codes.shape[1]
-        self._windows = plan_windows(self._frames, self._history, config)
-        size = max(self._history + self._frames, numbers.window)
+        self._history, self.frames = past.shape[1], coarse_codes.shape[1]
+        self._windows = plan_windows(self.frames, self._history, config)
+        size = max(self._history + self.frames, numbers.window)
         buffer = np.full((numbers.codebooks, size), numbers.mask, dtype=np.int64)
         buffer[:, : self._history] = past
-        given, end = config.coarse.codebooks, self._history + self._frames
+        given, end = config.coarse.codebooks, self._history + self.frames
         buffer[:given, self._history : end] = coarse_codes
         self.buffer = torch.from_numpy(np.ascontiguousarray(buffer.T)).to(device)
         self._books = range(given, numbers.codebooks)
@@ -94,10 +94,10 @@ class FineJob:
         """The noise key of a window and book; the row is the frame within the window."""
         return noise_key(self._key, number, book)
 
-    def codes(self) -> npt.NDArray[np.int64]:
-        """(codebooks, F): what was predicted, without history and padding."""
-        end = self._history + self._frames
-        return self.buffer[self._history : end].T.cpu().numpy()
+    def codes(self, first: int = 0, end: int | None = None) -> npt.NDArray[np.int64]:
+        """(codebooks, end - first): frames as they stand now, without history and padding."""
+        end = self.frames if end is None else end
+        return self.buffer[self._history + first : self._history + end].T.cpu().numpy()
 
 
 class FineStage:

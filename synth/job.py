@@ -13,8 +13,9 @@ from synth.coarse import CoarseInput, total_steps
 from synth.errors import InvalidRequest
 from synth.fine import FineJob
 from synth.model import Model
-from synth.protocol import Done, HistoryPrompt, Sampling, Stage, Submit, Timings
+from synth.protocol import Audio, Done, HistoryPrompt, Sampling, Stage, Submit, Timings
 from synth.semantic import max_tokens
+from synth.sound import Sound, chunk_frames
 from synth.vocab import ModelConfig
 
 
@@ -41,7 +42,7 @@ class Job:
         self.slot = slot
         self.text_tokens = encoded.text_tokens
         self.notes = (encoded.note,) if encoded.note else ()
-        self.stage: Stage | None = Stage.SEMANTIC  # the first unfinished one; None: no sound
+        self.stage: Stage | None = Stage.SEMANTIC  # the first unfinished one; None: at its end
         self.semantic: list[int] = []
         self.semantic_limit = max_tokens(submit.sampling, model.config)
         self.semantic_started = False
@@ -49,10 +50,12 @@ class Job:
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
         self.fine: FineJob | None = None
+        self.sound = Sound(model.codec, submit.job_id, submit.utterance)
+        self.ttfa_s = 0.0
         self.spent = dict.fromkeys(Stage, 0.0)
         self.served = now
         self.deadline = now + (math.inf if submit.deadline_s is None else submit.deadline_s)
-        self._began = now
+        self.began = now
 
     def can_run(self, stage: Stage) -> bool:
         """Whether there is work to do at `stage` now.
@@ -99,10 +102,15 @@ class Job:
         if self.fine.done == self.fine.total:
             self.stage = Stage.CODEC
 
-    def fine_codes(self) -> npt.NDArray[np.int64]:
-        """(codebooks, F) int64, once the fine stage has ended."""
+    def decode(self) -> Audio | None:
+        """Decode the next frames: their event, None while the codec needs more of them."""
         assert self.fine is not None
-        return self.fine.codes()
+        first, final = self.sound.frames, self.fine.frames
+        end = first + chunk_frames(first, final, complete=True)
+        audio = self.sound.decode(self.fine.codes(first, end), last=end == final)
+        if end == final:
+            self.stage = None
+        return audio
 
     def fraction(self, stage: Stage) -> float:
         """How much of `stage` is done, on the upper bound while the length is unknown."""
@@ -115,20 +123,22 @@ class Job:
             return self.coarse.generated / max(1, bound)
         if stage is Stage.FINE:
             return self.fine.done / self.fine.total if self.fine is not None else 0.0
-        return 0.0
+        return self.sound.frames / self.fine.frames if self.fine is not None else 0.0
 
-    def done(self, fine_codes: npt.NDArray[np.int64], samples: int, now: float) -> Done:
+    def done(self) -> Done:
         """The job's last event."""
+        assert self.fine is not None
+        fine_codes = self.fine.codes()
         return Done(
             job_id=self.id,
-            audio_s=samples / self._config.codec.sample_rate,
+            audio_s=self.sound.samples / self._config.codec.sample_rate,
             seed=self.sampling.seed,
             timings=Timings(
                 semantic_s=self.spent[Stage.SEMANTIC],
                 coarse_s=self.spent[Stage.COARSE],
                 fine_s=self.spent[Stage.FINE],
                 codec_s=self.spent[Stage.CODEC],
-                ttfa_s=now - self._began,
+                ttfa_s=self.ttfa_s,
             ),
             history=HistoryPrompt(
                 semantic=np.asarray(self.semantic, dtype=np.int64),

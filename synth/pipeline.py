@@ -110,7 +110,7 @@ class Pipeline:
 
     def step(self) -> list[JobEvent]:
         """Do one bounded piece of work: one prefill, a few decode steps of all jobs at a stage,
-        one forward pass of the fine stage, or one codec decode. The stages take turns.
+        one forward pass of the fine stage, or a run of frames decoded. The stages take turns.
 
         A job past its `deadline_s` ends here, between two pieces of work, and the others go on;
         whoever watches this process need only see to a piece that never ends.
@@ -238,15 +238,18 @@ class Pipeline:
         return [job]
 
     def _codec_work(self, job: Job) -> list[JobEvent]:
+        """Decode the next run of frames of one job, and hand them out."""
         began = self._clock()
-        fine_codes = job.fine_codes()
-        samples = self.model.codec.decode(fine_codes)
+        audio = job.decode()
         now = self._clock()
         job.spent[Stage.CODEC] += now - began
-        self._jobs[job.slot] = None
-        done = job.done(fine_codes, len(samples), now)
-        return [
-            Progress(job.id, Stage.CODEC, 1.0),
-            Audio(job.id, job.utterance, 0, samples),
-            done,
-        ]
+        job.served = now
+        events: list[JobEvent] = [Progress(job.id, Stage.CODEC, job.fraction(Stage.CODEC))]
+        if audio is not None:
+            if audio.chunk == 0:
+                job.ttfa_s = now - job.began
+            events.append(audio)
+        if job.stage is None:
+            self._jobs[job.slot] = None
+            events.append(job.done())
+        return events

@@ -35,15 +35,21 @@ def submit(
     return Submit(job_id=job_id, text=text, sampling=Sampling(**how), utterance=utterance)  # pyright: ignore[reportArgumentType]
 
 
-def finish(pipeline: Pipeline, count: int) -> dict[str, tuple[npt.NDArray[np.float32], Done]]:
-    """Step until `count` jobs are done."""
-    samples: dict[str, npt.NDArray[np.float32]] = {}
+Heard = dict[str, npt.NDArray[np.float32]]
+
+
+def finish(
+    pipeline: Pipeline, count: int, heard: Heard | None = None
+) -> dict[str, tuple[npt.NDArray[np.float32], Done]]:
+    """Step until `count` jobs are done; `heard` keeps what jobs that are not said so far."""
+    samples: Heard = {} if heard is None else heard
     done: dict[str, Done] = {}
     while len(done) < count:
         for event in pipeline.step():
             assert not isinstance(event, Failed), event
             if isinstance(event, Audio):
-                samples[event.job_id] = event.samples
+                before = samples.get(event.job_id, np.zeros(0, np.float32))
+                samples[event.job_id] = np.concatenate([before, event.samples])
             elif isinstance(event, Done):
                 done[event.job_id] = event
     return {job_id: (samples[job_id], done[job_id]) for job_id in done}
@@ -84,8 +90,28 @@ def test_events_of_one_job_in_their_order() -> None:
     assert done.audio_s == len(samples) / RANDOM.codec.sample_rate
     assert done.timings.semantic_s > 0 and done.timings.coarse_s > 0
     assert done.timings.fine_s > 0 and done.timings.codec_s > 0
-    assert done.timings.ttfa_s >= done.timings.work_s
+    before = done.timings.semantic_s + done.timings.coarse_s + done.timings.fine_s
+    assert before < done.timings.ttfa_s < done.timings.work_s
     assert done.history.family == RANDOM.family
+
+
+def test_sound_comes_in_chunks_of_which_the_first_is_short() -> None:
+    """Together they are the whole decode of the clip's codes."""
+    pipeline = Pipeline(tiny_model())
+    chunks: list[Audio] = []
+
+    def keep(event: JobEvent) -> None:
+        if isinstance(event, Audio):
+            chunks.append(event)
+
+    how = submit(utterance=3, seed=3, early_stop=False, max_seconds=2.0)
+    samples, done = pipeline.run(how, None, keep)
+    assert [chunk.chunk for chunk in chunks] == list(range(len(chunks)))
+    assert {chunk.utterance for chunk in chunks} == {3}
+    hop = RANDOM.codec.hop
+    assert [len(chunk.samples) // hop for chunk in chunks] == [15, 60, 60, 15]
+    whole = pipeline.model.codec.decode(done.history.fine_codes)
+    assert np.abs(samples - whole).max() < 1e-5
 
 
 def test_a_clip_can_be_its_own_voice() -> None:
@@ -130,11 +156,12 @@ def test_a_job_alone_equals_the_same_job_among_others() -> None:
     pipeline = Pipeline(model, slots=3)
     waiting = list(JOBS)
     made: dict[str, tuple[npt.NDArray[np.float32], Done]] = {}
+    heard: Heard = {}
     while len(made) < len(JOBS):
         while waiting and pipeline.free:
             job, n = waiting.pop(0)
             pipeline.admit(job, voices[n] if n else None)
-        made |= finish(pipeline, 1)
+        made |= finish(pipeline, 1, heard)
     for job_id, (samples, done) in alone.items():
         assert_same(done, made[job_id][1])
         assert np.abs(samples - made[job_id][0]).max() < 1e-6
