@@ -74,6 +74,18 @@ class Sampling:
     early_stop: bool = True  # False: always the model's full number of steps
 
 
+class Streaming(StrEnum):
+    """When a clip's sound leaves the engine.
+
+    EXACT: as soon as it cannot come out otherwise any more. LOW_LATENCY: while the clip is still
+    being thought up, by a fine stage that does not wait for what follows; not Bark's own
+    computation, and a little different from it in codebooks 2 and up.
+    """
+
+    EXACT = "exact"
+    LOW_LATENCY = "low_latency"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Submit:
     """Speak `text` with `voice`: a name from Ready.voices, a history prompt, or None for no voice.
@@ -87,6 +99,7 @@ class Submit:
     voice: str | HistoryPrompt | None = None
     sampling: Sampling = field(default_factory=Sampling)
     utterance: int = 0
+    streaming: Streaming = Streaming.EXACT
     # Seconds of work, from admission into a slot. The pipeline ends a job that is past it, between
     # two steps; the supervisor kills a worker that has not done so a while after.
     deadline_s: float | None = None
