@@ -1,8 +1,9 @@
 """The messages between the bot's side and a synthesis worker: the contract.
 
-Requests go in, events come out; all are frozen, picklable, and hold no torch object. One job is one
-utterance: a piece of text that fits one window of the model. Knows nothing of queues, processes or
-Discord.
+Requests go in, events come out; all are frozen, picklable, and hold no torch object. For a worker,
+one job is one utterance: a piece of text that fits one window of the model. A longer text is several
+of them, put together on the asking side, whose reader gets the same events. Knows nothing of queues,
+processes or Discord.
 
     Submit -> Accepted -> Progress* -> Audio+ -> Done
                      \\-> Failed           (at any point, exactly one of Done and Failed)
@@ -100,6 +101,10 @@ class Submit:
     sampling: Sampling = field(default_factory=Sampling)
     utterance: int = 0
     streaming: Streaming = Streaming.EXACT
+    # How often it is begun anew, with another seed, when its end does not come in the longest time
+    # its text can take; the last try is cut there. 0: whatever the model does is right.
+    rerolls: int = 0
+    scored: bool = False  # Done is to say how likely the semantic tokens were
     # Seconds of work, from admission into a slot. The pipeline ends a job that is past it, between
     # two steps; the supervisor kills a worker that has not done so a while after.
     deadline_s: float | None = None
@@ -178,11 +183,15 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Progress:
-    """`fraction` in [0, 1] of `stage`, measured on the upper bound while the length is unknown."""
+    """`fraction` in [0, 1] of `stage`, measured on the upper bound while the length is unknown.
+
+    `whole` in [0, 1]: of all the work on the whole text; None where only one utterance is known.
+    """
 
     job_id: str
     stage: Stage
     fraction: float
+    whole: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +220,21 @@ class Timings:
         return self.semantic_s + self.coarse_s + self.fine_s + self.codec_s
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rendition:
+    """How one utterance was made, and where in the clip it is heard."""
+
+    text: str
+    seed: int  # the one its sound was made with
+    audio_s: float
+    start_s: float = 0.0
+    rerolls: int = 0  # tries that were given up because no end came
+    ended: bool = True  # False: no end came in the last try either, and it was cut
+    trimmed_s: float = 0.0  # silence taken off its ends
+    takes: int = 1  # candidates it was chosen from
+    log_prob: float | None = None  # mean of its semantic tokens, natural; when asked for
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Done:
     """All audio has been sent. `history` continues this clip or becomes a voice."""
@@ -221,6 +245,7 @@ class Done:
     timings: Timings
     history: HistoryPrompt
     notes: tuple[str, ...] = ()  # plain sentences for the user: text cut, history trimmed
+    renditions: tuple[Rendition, ...] = ()  # one an utterance, in order
 
 
 @dataclass(frozen=True)
