@@ -222,9 +222,11 @@ def generate_fine(
     history = _history(history_prompt, config)
     rows = replace(config, coarse=replace(config.coarse, codebooks=given.shape[0]))
     with _models.use("fine") as (stage, device):
-        work = FineJob(given, history, sampling, 0, rows, device)
-        for _ in tqdm(range(work.total), disable=silent):
-            stage.step(work)
+        work = FineJob.of(given, history, sampling, 0, rows, device)
+        with tqdm(total=1.0, disable=silent) as bar:
+            while not work.ended:
+                stage.step(work)
+                bar.update(work.fraction - bar.n)
         return work.codes()
 
 

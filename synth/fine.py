@@ -1,20 +1,27 @@
 """The first codebooks to all of them, a window of frames at a time, every position at once.
 
-A job is a buffer of codes and a number of forward passes over it; one `step` is one forward pass:
-one codebook of one window. Knows nothing of samples.
+A job is a buffer of codes and forward passes over it; one `step` is one forward pass: one codebook
+of one window, as `fine_windows` says. Knows nothing of samples.
 
 Source: suno-ai/bark@f4f32d4 bark/generation.py:702 (generate_fine) and bark/model_fine.py:98.
 Differs: only the rows that are sampled go through the head.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from synth.protocol import HistoryPrompt, Sampling
+from synth.fine_windows import (
+    ExactWindows,
+    Lag,
+    LowLatencyWindows,
+    Turn,
+    Window,
+    Windows,
+    default_lag,
+)
+from synth.protocol import HistoryPrompt, Sampling, Streaming
 from synth.sampling import NoiseStage, draw, exponential, fold, noise_key
 from synth.transformer import Linear, Transformer, attend_all
 from synth.vocab import ModelConfig
@@ -22,73 +29,128 @@ from synth.vocab import ModelConfig
 _NOISE_ROWS = 64  # rows sampled at a time: their noise fits a processor's cache
 
 
-@dataclass(frozen=True)
-class Window:
-    """Frames [start, start + fine.window) are seen, those from start + fill on are predicted."""
-
-    start: int
-    fill: int
-
-
-def plan_windows(frames: int, history: int, config: ModelConfig) -> tuple[Window, ...]:
-    """The windows over `history` frames, then `frames` new ones, then padding if short.
-
-    The last one moves back to end with the clip and predicts up to a hop of frames again: the
-    result depends on the whole utterance.
-    """
-    numbers = config.fine
-    padded = max(history + frames, numbers.window)
-    loops = max(0, int(np.ceil((frames - (numbers.window - history)) / numbers.hop))) + 1
-    windows: list[Window] = []
-    for n in range(loops):
-        start = min(n * numbers.hop, padded - numbers.window)
-        fill = min(history + n * numbers.hop, padded - numbers.hop)
-        windows.append(Window(start, fill - start))
-    return tuple(windows)
-
-
 class FineJob:
-    """One job's buffer: (frames, codebooks) int64 on the device, history first, padding last."""
+    """One job's buffer: (frames, codebooks) int64 on the device, history first, padding last.
+
+    `extend` as coarse codes come, `complete` when there are no more; `step` of the stage while
+    `ready`; the codes of the first `final` frames can be had at any time.
+    """
 
     def __init__(
         self,
+        history: HistoryPrompt | None,
+        sampling: Sampling,
+        utterance: int,
+        config: ModelConfig,
+        device: torch.device,
+        *,
+        most_frames: int,
+        streaming: Streaming = Streaming.EXACT,
+        lag: Lag | None = None,
+    ) -> None:
+        """most_frames: the clip can not have more. lag: for low latency; None is the default."""
+        numbers = config.fine
+        past = np.zeros((numbers.codebooks, 0), dtype=np.int64)
+        if history is not None:
+            past = np.asarray(history.fine_codes, dtype=np.int64)[:, -numbers.hop :]
+        self._history, self._most = past.shape[1], most_frames
+        over = max(0, self._history + most_frames - numbers.window)
+        size = numbers.window + -(-over // numbers.hop) * numbers.hop
+        buffer = np.full((size, numbers.codebooks), numbers.mask, dtype=np.int64)
+        buffer[: self._history] = past.T
+        self.buffer = torch.from_numpy(buffer).to(device)
+        self._mask = numbers.mask
+        self._given = config.coarse.codebooks
+        self._books = range(self._given, numbers.codebooks)
+        self._coarse = np.zeros((most_frames, self._given), dtype=np.int64)
+        self._placed = 0  # frames whose coarse codes are in the buffer
+        self._windows: Windows = (
+            ExactWindows(self._history, config)
+            if streaming is Streaming.EXACT
+            else LowLatencyWindows(self._history, config, lag or default_lag(config))
+        )
+        self._turn: Turn | None = None
+        temperature = sampling.fine_temperature
+        self.temperature = config.sampling.fine_temperature if temperature is None else temperature
+        self._key = noise_key(sampling.seed, utterance, NoiseStage.FINE)
+        self.frames = 0
+        self.complete = False
+        self.done = 0  # forward passes
+
+    @classmethod
+    def of(
+        cls,
         coarse_codes: npt.NDArray[np.integer],
         history: HistoryPrompt | None,
         sampling: Sampling,
         utterance: int,
         config: ModelConfig,
         device: torch.device,
-    ) -> None:
-        """coarse_codes: (coarse books, F) int in [0, codebook_size)."""
-        numbers = config.fine
-        self._config = config
-        past = np.zeros((numbers.codebooks, 0), dtype=np.int64)
-        if history is not None:
-            past = np.asarray(history.fine_codes, dtype=np.int64)[:, -numbers.hop :]
-        self._history, self.frames = past.shape[1], coarse_codes.shape[1]
-        self._windows = plan_windows(self.frames, self._history, config)
-        size = max(self._history + self.frames, numbers.window)
-        buffer = np.full((numbers.codebooks, size), numbers.mask, dtype=np.int64)
-        buffer[:, : self._history] = past
-        given, end = config.coarse.codebooks, self._history + self.frames
-        buffer[:given, self._history : end] = coarse_codes
-        self.buffer = torch.from_numpy(np.ascontiguousarray(buffer.T)).to(device)
-        self._books = range(given, numbers.codebooks)
-        temperature = sampling.fine_temperature
-        self.temperature = config.sampling.fine_temperature if temperature is None else temperature
-        self._key = noise_key(sampling.seed, utterance, NoiseStage.FINE)
-        self.done = 0
+    ) -> "FineJob":
+        """A whole clip at once. coarse_codes: (coarse books, F) int in [0, codebook_size)."""
+        frames = coarse_codes.shape[1]
+        job = cls(history, sampling, utterance, config, device, most_frames=frames)
+        job.extend(coarse_codes)
+        job.complete = True
+        return job
+
+    def extend(self, coarse_codes: npt.NDArray[np.integer]) -> None:
+        """The next (coarse books, f) codes."""
+        end = self.frames + coarse_codes.shape[1]
+        self._coarse[self.frames : end] = coarse_codes.T
+        self.frames = end
 
     @property
-    def total(self) -> int:
-        """Forward passes in all."""
-        return len(self._windows) * len(self._books)
+    def ready(self) -> bool:
+        """Whether a forward pass can be made with the codes there are."""
+        return self._turn is not None or self._next_turn() is not None
+
+    def _next_turn(self) -> Turn | None:
+        return self._windows.next(self.frames, complete=self.complete)
 
     @property
-    def next(self) -> tuple[int, Window, int]:
-        """Window number, window and book of the next forward pass."""
-        number, book = divmod(self.done, len(self._books))
-        return number, self._windows[number], self._books[book]
+    def final(self) -> int:
+        """How many frames will not change any more."""
+        return self._windows.final(self.frames, complete=self.complete)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all codes of the whole clip are final."""
+        return self.complete and self._turn is None and self.final == self.frames
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, in [0, 1], while the length is unknown of the longest clip."""
+        if self.ended:
+            return 1.0
+        final = self.final
+        if self._turn is not None:
+            final += (self._turn.final - final) * (self.done % len(self._books)) / len(self._books)
+        return final / (self.frames if self.complete else self._most)
+
+    def begin(self) -> tuple[int, Window, int]:
+        """Window number, window and book of the next forward pass; a new window's codes are put in
+        place.
+        """
+        turn = self._turn
+        if turn is None:
+            turn = self._turn = self._next_turn()
+            assert turn is not None, "nothing is ready"
+            fresh = torch.from_numpy(self._coarse[self._placed : turn.known])
+            at = self._history + self._placed
+            self.buffer[at : at + len(fresh), : self._given] = fresh.to(self.buffer.device)
+            self._placed = turn.known
+            if turn.again:
+                self.buffer[turn.window.start + turn.window.fill :, self._given :] = self._mask
+        return turn.number, turn.window, self._books[self.done % len(self._books)]
+
+    def end(self) -> None:
+        """That forward pass has been made."""
+        assert self._turn is not None
+        self.done += 1
+        if self.done % len(self._books) == 0:
+            self._windows.took(self._turn)
+            self._turn = None
 
     def key(self, number: int, book: int) -> int:
         """The noise key of a window and book; the row is the frame within the window."""
@@ -96,8 +158,9 @@ class FineJob:
 
     def codes(self, first: int = 0, end: int | None = None) -> npt.NDArray[np.int64]:
         """(codebooks, end - first): frames as they stand now, without history and padding."""
-        end = self.frames if end is None else end
-        return self.buffer[self._history + first : self._history + end].T.cpu().numpy()
+        start = self._history + first
+        stop = self._history + (self.frames if end is None else end)
+        return self.buffer[start:stop].T.cpu().numpy()
 
 
 class FineStage:
@@ -113,14 +176,14 @@ class FineStage:
 
     def step(self, job: FineJob) -> None:
         """Predict one codebook of one window and write it into the job's buffer."""
-        number, window, book = job.next
+        number, window, book = job.begin()
         seen = job.buffer[window.start : window.start + self._config.fine.window]  # a view
         logits = self.logits(seen, window.fill, book)
         if job.temperature <= 0:
             seen[window.fill :, book] = logits.argmax(-1)
         else:
             seen[window.fill :, book] = self._sample(job, logits, number, window, book)
-        job.done += 1
+        job.end()
 
     def logits(self, seen: Tensor, fill: int, book: int) -> Tensor:
         """seen: (frames, codebooks) int64 -> logits of `book`, (frames - fill, codebook_size)."""

@@ -7,9 +7,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from synth.coarse import CoarseInput, total_steps
+from synth.coarse import CoarseInput, total_steps, unflatten
 from synth.errors import InvalidRequest
 from synth.fine import FineJob
 from synth.model import Model
@@ -49,7 +48,16 @@ class Job:
         self.coarse = CoarseInput(history, model.config)
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
-        self.fine: FineJob | None = None
+        self.fine = FineJob(
+            history,
+            submit.sampling,
+            submit.utterance,
+            model.config,
+            model.device,
+            most_frames=total_steps(self.semantic_limit, model.config)
+            // model.config.coarse.codebooks,
+            streaming=submit.streaming,
+        )
         self.sound = Sound(model.codec, submit.job_id, submit.utterance)
         self.ttfa_s = 0.0
         self.spent = dict.fromkeys(Stage, 0.0)
@@ -63,7 +71,15 @@ class Job:
         This is where a coarse window could start as soon as `CoarseInput.window_exists`; a clip
         that is only wanted whole gains nothing by it.
         """
+        if stage is Stage.FINE:
+            return self.fine.ready
+        if stage is Stage.CODEC:
+            return self._next_frames > 0
         return self.stage is stage
+
+    @property
+    def _next_frames(self) -> int:
+        return chunk_frames(self.sound.frames, self.fine.final, complete=self.fine.ended)
 
     def add_semantic(self, tokens: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_]) -> None:
         """Take k more semantic tokens; those from the first end on are dropped."""
@@ -76,39 +92,26 @@ class Job:
             self.stage = Stage.COARSE if self.coarse.total else None
 
     def add_coarse(self, ids: npt.NDArray[np.int64]) -> None:
-        """Take k more coarse ids."""
+        """Take k more coarse ids, a multiple of the codebooks."""
         self.coarse.append(ids.tolist())
+        self.fine.extend(unflatten(ids, self._config))
         if self.coarse.generated == self.window_ends:
             self.window_ends = None
-        if self.coarse.generated >= self.coarse.total:
-            self.stage = Stage.FINE
-
-    def start_fine(self, device: torch.device) -> FineJob:
-        """The fine stage's buffer, made when it is first asked for."""
-        if self.fine is None:
-            self.fine = FineJob(
-                self.coarse.codes,
-                self.history,
-                self.sampling,
-                self.utterance,
-                self._config,
-                device,
-            )
-        return self.fine
+        if self.coarse.complete and self.coarse.generated >= self.coarse.total:
+            self.fine.complete = True
+            self.after_fine()
 
     def after_fine(self) -> None:
-        """A forward pass of the fine stage is done."""
-        assert self.fine is not None
-        if self.fine.done == self.fine.total:
-            self.stage = Stage.CODEC
+        """A forward pass of the fine stage is done, or there are no more coarse codes."""
+        if self.fine.complete:
+            self.stage = Stage.CODEC if self.fine.ended else Stage.FINE
 
     def decode(self) -> Audio | None:
         """Decode the next frames: their event, None while the codec needs more of them."""
-        assert self.fine is not None
-        first, final = self.sound.frames, self.fine.frames
-        end = first + chunk_frames(first, final, complete=True)
-        audio = self.sound.decode(self.fine.codes(first, end), last=end == final)
-        if end == final:
+        first, end = self.sound.frames, self.sound.frames + self._next_frames
+        last = self.fine.ended and end == self.fine.frames
+        audio = self.sound.decode(self.fine.codes(first, end), last=last)
+        if last:
             self.stage = None
         return audio
 
@@ -122,12 +125,11 @@ class Job:
                 bound = total_steps(self.semantic_limit, self._config)
             return self.coarse.generated / max(1, bound)
         if stage is Stage.FINE:
-            return self.fine.done / self.fine.total if self.fine is not None else 0.0
-        return self.sound.frames / self.fine.frames if self.fine is not None else 0.0
+            return self.fine.fraction
+        return self.sound.frames / self.fine.frames if self.fine.complete else 0.0
 
     def done(self) -> Done:
         """The job's last event."""
-        assert self.fine is not None
         fine_codes = self.fine.codes()
         return Done(
             job_id=self.id,

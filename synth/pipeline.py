@@ -173,6 +173,8 @@ class Pipeline:
     @torch.inference_mode()
     def _work(self, stage: Stage, jobs: list[Job]) -> list[JobEvent]:
         """One piece of work at `stage` for the first or for all of `jobs`; time is shared out."""
+        # Stages overlap, and a listener follows one bar: that of the first that is not done.
+        told = {job.id for job in jobs if job.stage is stage}
         began = self._clock()
         if stage is Stage.SEMANTIC:
             worked = self._semantic_work(jobs)
@@ -187,7 +189,8 @@ class Pipeline:
         for job in worked:
             job.spent[stage] += (now - began) / len(worked)
             job.served = now
-            events.append(Progress(job.id, stage, job.fraction(stage)))
+            if job.id in told:
+                events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.stage is None:
                 detail = "The model ended the clip before it began; try another seed or wording."
                 events.append(self._fail(job, Reason.INVALID, detail))
@@ -233,18 +236,21 @@ class Pipeline:
 
     def _fine_work(self, jobs: list[Job]) -> list[Job]:
         job = min(jobs, key=lambda job: job.served)
-        self._fine.step(job.start_fine(self.model.device))
+        self._fine.step(job.fine)
         job.after_fine()
         return [job]
 
     def _codec_work(self, job: Job) -> list[JobEvent]:
         """Decode the next run of frames of one job, and hand them out."""
+        told = job.stage is Stage.CODEC
         began = self._clock()
         audio = job.decode()
         now = self._clock()
         job.spent[Stage.CODEC] += now - began
         job.served = now
-        events: list[JobEvent] = [Progress(job.id, Stage.CODEC, job.fraction(Stage.CODEC))]
+        events: list[JobEvent] = []
+        if told:
+            events.append(Progress(job.id, Stage.CODEC, job.fraction(Stage.CODEC)))
         if audio is not None:
             if audio.chunk == 0:
                 job.ttfa_s = now - job.began

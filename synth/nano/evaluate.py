@@ -76,10 +76,10 @@ class Speaker:
     def predict_fine(self, codes: np.ndarray) -> np.ndarray:
         """The fine stage's own books for coarse codes (2 or more, frames) -> (8, frames)."""
         config, device = self.model.config, self.model.device
-        job = FineJob(codes[: COARSE.codebooks], None, Sampling(), 0, config, device)
+        job = FineJob.of(codes[: COARSE.codebooks], None, Sampling(), 0, config, device)
         stage = FineStage(self.model.fine, config)
         with torch.inference_mode():
-            while job.done < job.total:
+            while not job.ended:
                 stage.step(job)
         return job.codes()
 

@@ -25,9 +25,9 @@ def fine_codes(
     """(2, F) -> (books, F)."""
     model = tiny_model(config, precision)
     sampling = replace(GREEDY, fine_temperature=temperature)
-    job = FineJob(coarse_codes, history, sampling, 0, config, torch.device("cpu"))
+    job = FineJob.of(coarse_codes, history, sampling, 0, config, torch.device("cpu"))
     stage = FineStage(model.fine, config)
     with torch.inference_mode():
-        while job.done < job.total:
+        while not job.ended:
             stage.step(job)
     return job.codes()

@@ -23,6 +23,7 @@ from synth.protocol import (
     Reason,
     Sampling,
     Stage,
+    Streaming,
     Submit,
 )
 from synth.random_model import RandomCheckpoint
@@ -112,6 +113,38 @@ def test_sound_comes_in_chunks_of_which_the_first_is_short() -> None:
     assert [len(chunk.samples) // hop for chunk in chunks] == [15, 60, 60, 15]
     whole = pipeline.model.codec.decode(done.history.fine_codes)
     assert np.abs(samples - whole).max() < 1e-5
+
+
+def sound_before_coarse_ends(streaming: Streaming, voice: int | None) -> int:
+    """Frames handed out before all coarse codes of a 4.5 s clip exist; what came is checked."""
+    pipeline = Pipeline(tiny_model())
+    events: list[JobEvent] = []
+    how = replace(submit(seed=3, early_stop=False, max_seconds=4.5), streaming=streaming)
+    past = history(RANDOM, voice) if voice else None
+    samples, done = pipeline.run(how, past, events.append)
+    whole = pipeline.model.codec.decode(done.history.fine_codes)
+    assert np.abs(samples - whole).max() < 1e-5
+    if streaming is not Streaming.EXACT:
+        exact = Pipeline(tiny_model()).run(replace(how, streaming=Streaming.EXACT), past)[1]
+        np.testing.assert_array_equal(done.history.coarse_codes, exact.history.coarse_codes)
+        assert not np.array_equal(done.history.fine_codes, exact.history.fine_codes)
+    told = [e.stage for e in events if isinstance(e, Progress)]
+    assert sorted(told, key=list(Stage).index) == told and set(told) == set(Stage)
+    ended = max(
+        n for n, e in enumerate(events) if isinstance(e, Progress) and e.stage is Stage.COARSE
+    )
+    early = [e.samples for e in events[:ended] if isinstance(e, Audio)]
+    return sum(len(chunk) for chunk in early) // RANDOM.codec.hop
+
+
+def test_sound_comes_as_soon_as_it_is_final() -> None:
+    """Windows of 256 frames with a voice's last 128: 338 - 128 frames are final when all but a
+    piece of the clip exists, and nothing without a voice before it has 256.
+    """
+    assert 128 < sound_before_coarse_ends(Streaming.EXACT, 120) <= 338 - 128
+    assert 60 < sound_before_coarse_ends(Streaming.EXACT, None) <= 128
+    assert sound_before_coarse_ends(Streaming.LOW_LATENCY, 120) > 250
+    assert sound_before_coarse_ends(Streaming.LOW_LATENCY, None) > 250
 
 
 def test_a_clip_can_be_its_own_voice() -> None:
