@@ -1,9 +1,9 @@
 """The messages between the bot's side and a synthesis worker: the contract.
 
 Requests go in, events come out; all are frozen, picklable, and hold no torch object. For a worker,
-one job is one utterance: a piece of text that fits one window of the model. A longer text is several
-of them, put together on the asking side, whose reader gets the same events. Knows nothing of queues,
-processes or Discord.
+one job is one utterance: a piece of text that fits one window of the model. A longer text is
+several of them, put together on the asking side, whose reader gets the same events. Knows nothing
+of queues, processes or Discord.
 
     Submit -> Accepted -> Progress* -> Audio+ -> Done
                      \\-> Failed           (at any point, exactly one of Done and Failed)

@@ -9,6 +9,7 @@ TORCH_FREE = [
     "synth",
     "synth.protocol",
     "synth.client",
+    "synth.longform",
     "synth.audio",
     "synth.errors",
     "synth.vocab",
