@@ -29,7 +29,7 @@ from bot.transcode import Transcoder
 from synth.audio import open_ffmpeg
 from synth.client import Backend, ProcessBackend, SynthClient
 from synth.errors import SynthError
-from synth.protocol import RANDOM_MODEL
+from synth.protocol import RANDOM_MODEL, Streaming
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ async def open_bot(
             backends or [ProcessBackend(worker_settings(settings))],
             queue_limit=settings.limits.queue_length,
             deadline_s=settings.synth.deadline_s,
+            streaming=Streaming(settings.synth.streaming),
         ) as synth:
             try:
                 ready = await synth.ready()

@@ -51,6 +51,7 @@ class SynthSection(Section):
     slots: int = Field(default=0, ge=0, le=256)
     threads: int = Field(default=0, ge=0, le=1024)
     deadline_s: float = Field(default=300.0, gt=0)
+    streaming: Literal["exact", "low_latency"] = "exact"
 
 
 class LimitsSection(Section):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from synth.audio import AudioFormat, find_ffmpeg
 from synth.errors import InvalidRequest, SynthError
-from synth.protocol import JobEvent, Progress, Sampling, Stage
+from synth.protocol import JobEvent, Progress, Sampling, Stage, Streaming
 
 if TYPE_CHECKING:
     from synth.api import Bark, Clip
@@ -94,7 +94,14 @@ def say(options: argparse.Namespace) -> int:
         seed = secrets.randbelow(2**31) if options.seed is None else options.seed
         try:
             with StageBars() as bars:
-                clip = bark.say(text, voice, seed=seed, sampling=sampling, on_event=bars)
+                clip = bark.say(
+                    text,
+                    voice,
+                    seed=seed,
+                    sampling=sampling,
+                    streaming=Streaming.LOW_LATENCY if options.low_latency else Streaming.EXACT,
+                    on_event=bars,
+                )
         except InvalidRequest as error:
             if len(texts) == 1:
                 raise
@@ -341,6 +348,11 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--raw", action="store_true", help="32-bit float WAV of the samples untouched"
+    )
+    parser.add_argument(
+        "--low-latency",
+        action="store_true",
+        help="sound comes while the clip is being made; not quite Bark's own computation",
     )
     drawing = parser.add_argument_group("sampling", "what is not given is the model's own")
     drawing.add_argument(

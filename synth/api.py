@@ -26,6 +26,7 @@ from synth.protocol import (
     HistoryPrompt,
     JobEvent,
     Sampling,
+    Streaming,
     Submit,
     Timings,
     VoiceInfo,
@@ -134,6 +135,7 @@ class Bark:
         *,
         seed: int | None = None,
         sampling: Sampling | None = None,
+        streaming: Streaming = Streaming.EXACT,
         on_event: Callable[[JobEvent], None] | None = None,
     ) -> Clip:
         """Speak `text`, one utterance: what exceeds the model's text block is cut, and noted.
@@ -141,7 +143,8 @@ class Bark:
         voice: a name as "v2/en_speaker_6", an .npz file, an earlier clip's history, or none.
         seed: the same seed, text, voice and model give the same clip; None draws one.
         sampling: temperatures and limits; its seed counts only when `seed` is None and it is given.
-        on_event: called with the progress of each stage.
+        streaming: when sound comes out; LOW_LATENCY is sooner, and not quite Bark's own.
+        on_event: called with the progress of each stage, and each run of samples as it exists.
         Raises InvalidRequest that says what is wrong with text, voice or setting.
         """
         history = None if voice is None else self.voice(voice)
@@ -149,7 +152,7 @@ class Bark:
             seed = secrets.randbelow(2**31) if sampling is None else sampling.seed
         how = replace(sampling or Sampling(), seed=seed)
         samples, done = self._pipeline.run(
-            Submit(job_id="say", text=text, sampling=how), history, on_event
+            Submit(job_id="say", text=text, sampling=how, streaming=streaming), history, on_event
         )
         return Clip(
             samples=samples,

@@ -17,7 +17,7 @@ from synth.backend import ProcessBackend as ProcessBackend
 from synth.dispatcher import Dispatcher
 from synth.errors import Busy, EngineFailed, InvalidRequest, SynthError
 from synth.job_events import Job as Job
-from synth.protocol import HistoryPrompt, JobEvent, Ready, Sampling, Submit
+from synth.protocol import HistoryPrompt, JobEvent, Ready, Sampling, Streaming, Submit
 from synth.supervisor import Clock, Loss, Patience, Sleep, Supervisor
 from synth.worker import WorkerSettings as WorkerSettings
 
@@ -29,6 +29,7 @@ class SynthClient:
 
     queue_limit: jobs that may wait; one more is refused with Busy.
     deadline_s: seconds of work one job may take, from its slot to its end.
+    streaming: of jobs that do not say it themselves.
     clock, sleep: for tests; the one measures what the other waits for.
     """
 
@@ -38,6 +39,7 @@ class SynthClient:
         *,
         queue_limit: int = 50,
         deadline_s: float = 300.0,
+        streaming: Streaming = Streaming.EXACT,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
         patience: Patience | None = None,
@@ -47,6 +49,7 @@ class SynthClient:
         self.info: Ready | None = None  # of the backend that came up first
         self._queue_limit = queue_limit
         self._deadline_s = deadline_s
+        self._streaming = streaming
         self._jobs = Dispatcher(clock)
         self._jobs.workers = [
             Supervisor(backend, self, clock=clock, sleep=sleep, patience=patience or Patience())
@@ -106,6 +109,7 @@ class SynthClient:
         sampling: Sampling | None = None,
         job_id: str | None = None,
         utterance: int = 0,
+        streaming: Streaming | None = None,
     ) -> Job:
         """Ask for one utterance on behalf of `user`; users take turns.
 
@@ -130,6 +134,7 @@ class SynthClient:
             voice=voice,
             sampling=sampling or Sampling(),
             utterance=utterance,
+            streaming=streaming or self._streaming,
             deadline_s=self._deadline_s,
         )
         return Job(job_id, user, self._jobs.add(submit, user), self._jobs)

@@ -57,6 +57,7 @@ def test_the_environment_wins_over_the_file(
         ("[limit]\nper_user = 3\n", ["'limit'", "did you mean 'limits'?"]),
         ("[limits]\nper_user = 0\n", ["limits.per_user", "0", "greater than or equal to 1"]),
         ("[synth]\ndevice = 'tpu'\n", ["synth.device", "tpu", "cuda"]),
+        ("[synth]\nstreaming = 'fast'\n", ["synth.streaming", "fast", "exact", "low_latency"]),
         ("[discord]\ntoken = 'x'\n", ["token", "DISCORD_TOKEN"]),
         ("limits = \n", ["not valid TOML"]),
     ],

@@ -16,7 +16,7 @@ from synth import __main__ as command
 from synth.api import Bark
 from synth.audio import find_ffmpeg
 from synth.errors import InvalidRequest
-from synth.protocol import Progress, Sampling, Stage
+from synth.protocol import Progress, Sampling, Stage, Streaming
 from synth.vocab import BARK
 from synth.voices import load_npz
 from tests.synth import forged
@@ -76,6 +76,10 @@ def test_raw_samples_are_untouched_and_the_seed_repeats_them(folder: Path, place
     clip = Bark.load(folder).say("Hello world", seed=3)
     assert np.array_equal(float_samples(place / "speech.wav"), clip.samples)
     assert np.array_equal(float_samples(place / "b.wav"), clip.samples)
+    assert command.main([*given, "-o", "c.wav", "--low-latency"]) == 0
+    sooner = Bark.load(folder).say("Hello world", seed=3, streaming=Streaming.LOW_LATENCY)
+    assert np.array_equal(float_samples(place / "c.wav"), sooner.samples)
+    assert not np.array_equal(sooner.samples, clip.samples)
 
 
 def test_single_is_one_utterance_cut_at_256_tokens(folder: Path, place: Path, capsys) -> None:

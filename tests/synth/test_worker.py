@@ -8,12 +8,13 @@ import pytest
 
 from synth.client import ProcessBackend, SynthClient, WorkerSettings
 from synth.errors import InvalidRequest
-from synth.protocol import RANDOM_MODEL, Accepted, Audio, Done, Progress, Sampling, Stage
+from synth.protocol import RANDOM_MODEL, Accepted, Audio, Done, Progress, Sampling, Stage, Streaming
 from synth.worker import usable_cores
 
 TEXT = "Hello there, world"
 LINUX = hasattr(os, "sched_getaffinity")
 SHORT = Sampling(seed=7, max_seconds=1.0)
+SOONER = Streaming.LOW_LATENCY
 
 
 async def test_a_text_becomes_a_clip_that_neighbours_and_cancels_do_not_change() -> None:
@@ -37,7 +38,8 @@ async def test_a_text_becomes_a_clip_that_neighbours_and_cancels_do_not_change()
         assert alone.dtype == np.float32 and len(alone) == round(done.audio_s * ready.sample_rate)
         assert np.abs(alone).max() > 0
         assert done.history.family == ready.family and len(done.history.semantic)
-        assert done.timings.work_s > 0 and done.timings.ttfa_s >= done.timings.work_s
+        assert done.timings.codec_s > 0
+        assert done.timings.ttfa_s >= done.timings.work_s - done.timings.codec_s  # first sound
 
         async def leave_at(stage: Stage) -> None:
             async with client.submit(TEXT, user="b") as job:
@@ -50,6 +52,12 @@ async def test_a_text_becomes_a_clip_that_neighbours_and_cancels_do_not_change()
             tasks.create_task(leave_at(Stage.SEMANTIC))
             tasks.create_task(leave_at(Stage.COARSE))
         np.testing.assert_array_equal(beside.result()[0], alone)
+
+        async with client.submit(TEXT, user="a", sampling=SHORT, streaming=SOONER) as job:
+            ends = [event async for event in job if isinstance(event, Done)]
+        books = ends[0].history.fine_codes
+        np.testing.assert_array_equal(books[:2], done.history.coarse_codes)
+        assert not np.array_equal(books, done.history.fine_codes)
 
         with pytest.raises(InvalidRequest, match="voice"):
             async with client.submit(TEXT, user="a", voice="nobody") as job:
