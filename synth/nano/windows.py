@@ -7,7 +7,7 @@ Every function takes tokens of the corpus and a numpy generator and returns int6
 import numpy as np
 
 from synth.coarse import CoarseInput, flatten
-from synth.fine import plan_windows
+from synth.fine_windows import plan_windows
 from synth.nano.recipe import COARSE, FINE, NANO, SEMANTIC, TEXT
 from synth.nano.shards import Tokens
 from synth.nano.spelling import spell
