@@ -4,6 +4,7 @@ Bookkeeping on the host; the pipeline does the work. Holds no cache and no weigh
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,24 @@ from synth.coarse import CoarseInput, total_steps, unflatten
 from synth.errors import InvalidRequest
 from synth.fine import FineJob
 from synth.model import Model
-from synth.protocol import Audio, Done, HistoryPrompt, Sampling, Stage, Submit, Timings
+from synth.pace import longest_s, typical_s
+from synth.protocol import (
+    Audio,
+    Done,
+    HistoryPrompt,
+    Rendition,
+    Sampling,
+    Stage,
+    Submit,
+    Timings,
+)
+from synth.seeds import derived_seed
 from synth.semantic import max_tokens
 from synth.sound import Sound, chunk_frames
 from synth.vocab import ModelConfig
+
+_FILLED = 0.85  # of a window: what takes longer at an even pace may not end within it
+_CUT = "The model did not find the end of the text: the clip was cut after {:.1f} s."
 
 
 class Job:
@@ -28,29 +43,37 @@ class Job:
         model: Model,
         slot: int,
         now: float,
+        *,
+        tries: int = 0,
     ) -> None:
-        """Raises InvalidRequest when text, settings or history cannot work."""
-        self._config = model.config
+        """`tries`: how often it was begun before, in vain.
+
+        Raises InvalidRequest when text, settings or history cannot work.
+        """
+        self._submit, self._model, self._config = submit, model, model.config
+        self._tries = tries
         check_sampling(submit.sampling)
         check_history(history, model.config)
         encoded = model.tokenizer.encode(submit.text)
         self.id = submit.job_id
         self.utterance = submit.utterance
-        self.sampling = submit.sampling
+        seed = derived_seed(submit.sampling.seed, tries)
+        self.sampling = replace(submit.sampling, seed=seed)
         self.history = history
         self.slot = slot
         self.text_tokens = encoded.text_tokens
         self.notes = (encoded.note,) if encoded.note else ()
         self.stage: Stage | None = Stage.SEMANTIC  # the first unfinished one; None: at its end
         self.semantic: list[int] = []
-        self.semantic_limit = max_tokens(submit.sampling, model.config)
+        self.semantic_limit, self._past_it_is_astray = longest_semantic(submit, model.config)
         self.semantic_started = False
+        self.ended = True  # False: no end came, and it was cut at the limit
         self.coarse = CoarseInput(history, model.config)
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
         self.fine = FineJob(
             history,
-            submit.sampling,
+            self.sampling,
             submit.utterance,
             model.config,
             model.device,
@@ -88,8 +111,24 @@ class Job:
         self.semantic.extend(kept.tolist())
         self.coarse.extend(kept.tolist())
         if len(ends) or len(self.semantic) >= self.semantic_limit:
+            self.ended = bool(len(ends)) or not self._past_it_is_astray
             self.coarse.complete = True
             self.stage = Stage.COARSE if self.coarse.total else None
+
+    @property
+    def is_astray(self) -> bool:
+        """Its end did not come in the time the text can take, or at once; and it may be begun anew,
+        for nobody has heard of it yet.
+        """
+        in_vain = self.stage is None or not self.ended
+        return in_vain and self._tries < self._submit.rerolls and not self.sound.frames
+
+    def anew(self) -> "Job":
+        """The same with another seed, as if it had not been begun; only the time it took counts."""
+        args = (self._submit, self.history, self._model, self.slot, self.served)
+        job = Job(*args, tries=self._tries + 1)
+        job.spent, job.deadline, job.began = self.spent, self.deadline, self.began
+        return job
 
     def add_coarse(self, ids: npt.NDArray[np.int64]) -> None:
         """Take k more coarse ids, a multiple of the codebooks."""
@@ -131,9 +170,10 @@ class Job:
     def done(self) -> Done:
         """The job's last event."""
         fine_codes = self.fine.codes()
+        audio_s = self.sound.samples / self._config.codec.sample_rate
         return Done(
             job_id=self.id,
-            audio_s=self.sound.samples / self._config.codec.sample_rate,
+            audio_s=audio_s,
             seed=self.sampling.seed,
             timings=Timings(
                 semantic_s=self.spent[Stage.SEMANTIC],
@@ -148,8 +188,35 @@ class Job:
                 fine_codes=fine_codes,
                 family=self._config.family,
             ),
-            notes=self.notes,
+            notes=self.notes if self.ended else (*self.notes, _CUT.format(audio_s)),
+            renditions=(
+                Rendition(
+                    text=self._submit.text,
+                    seed=self.sampling.seed,
+                    audio_s=audio_s,
+                    rerolls=self._tries,
+                    ended=self.ended,
+                ),
+            ),
         )
+
+
+def longest_semantic(submit: Submit, config: ModelConfig) -> tuple[int, bool]:
+    """How many semantic tokens an utterance may have, and whether having as many means that the
+    model has lost its way: the text cannot take so long.
+    """
+    limit = max_tokens(submit.sampling, config)
+    if not (submit.rerolls and submit.sampling.early_stop):
+        return limit, False
+    longest = longest_s(submit.text)
+    if longest is None:
+        return limit, False
+    plausible = math.ceil(longest * config.semantic.rate_hz)
+    if plausible < limit:
+        return plausible, True
+    # The window's end: a text that fills it may just have been said slowly.
+    fits = typical_s(submit.text) < _FILLED * config.max_utterance_s
+    return limit, fits and limit == config.semantic.max_steps
 
 
 def check_sampling(sampling: Sampling) -> None:

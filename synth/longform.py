@@ -81,7 +81,7 @@ def split(
         return end - start <= 1 or (few and mass[end] - mass[start] <= most)
 
     _refine(text, cuts, fits)
-    places = _best(text, mass, cuts, fits)
+    places = _best(text, mass, cuts, fits, least=most * LEAST / MOST)
     pieces = []
     for start, end in zip(places, places[1:], strict=False):
         if words := " ".join(text[start:end].split()):
@@ -235,7 +235,9 @@ def _stands_alone(char: str) -> bool:
 # -- The best of all ways -------------------------------------------------------------------------
 
 
-def _best(text: str, mass: list[float], cuts: dict[int, Cut], fits: Fits) -> list[int]:
+def _best(
+    text: str, mass: list[float], cuts: dict[int, Cut], fits: Fits, least: float
+) -> list[int]:
     """The places, both ends included, with the least cost in all (shortest path, left to right)."""
     places = sorted(cuts)
     cost = {places[0]: 0.0}
@@ -247,7 +249,8 @@ def _best(text: str, mass: list[float], cuts: dict[int, Cut], fits: Fits) -> lis
         across = 0.0
         best = math.inf
         for start in reversed(reach):
-            total = cost[start] + across + _piece_cost(text[start:end], mass[end] - mass[start])
+            short = max(0.0, 1.0 - (mass[end] - mass[start]) / least)
+            total = cost[start] + across + _SHORT_COST * short**2 + _mute_cost(text[start:end])
             if total < best:
                 best, came_from[end] = total, start
             if cuts[start] is Cut.PARAGRAPH:
@@ -260,8 +263,6 @@ def _best(text: str, mass: list[float], cuts: dict[int, Cut], fits: Fits) -> lis
     return way[::-1]
 
 
-def _piece_cost(piece: str, mass: float) -> float:
-    cost = _SHORT_COST * (max(0.0, LEAST - mass) / LEAST) ** 2
-    if not any(char.isalnum() or char in "♩♪♫♬" for char in piece):
-        cost += _MUTE_COST
-    return cost
+def _mute_cost(piece: str) -> float:
+    speaks = any(char.isalnum() or char in "♩♪♫♬" for char in piece)
+    return 0.0 if speaks else _MUTE_COST

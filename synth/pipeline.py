@@ -6,6 +6,7 @@ stage, and returns what happened. What a job produces does not depend on the oth
 nothing of queues, processes or names of voices.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from synth.protocol import (
     Submit,
 )
 from synth.semantic import SemanticStage
+
+logger = logging.getLogger(__name__)
 
 # What lies between two looks at the world bounds how late an end, a cancel or another job is
 # noticed: so much decode work, and no more steps than that, for an end wastes those behind it. On
@@ -189,6 +192,9 @@ class Pipeline:
         for job in worked:
             job.spent[stage] += (now - began) / len(worked)
             job.served = now
+            if job.is_astray:
+                logger.info("job %s: no end came, begun anew", job.id)
+                job = self._jobs[job.slot] = job.anew()
             if job.id in told:
                 events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.stage is None:
