@@ -25,6 +25,7 @@ from synth.ffmpeg_graphs import (
     spread,
 )
 from synth.ffmpeg_runner import Command, FFmpeg, Output, Recipe, find_ffmpeg, open_ffmpeg, run
+from synth.live_audio import encode_live
 from synth.loudness import (
     PEAK_CEILING_DBTP,
     PEAK_MARGIN_DB,
@@ -34,6 +35,7 @@ from synth.loudness import (
     measure,
     measure_file,
 )
+from synth.stream_gain import Meter, StreamGain, VoiceLevels
 
 __all__ = [
     "TARGET_LUFS",
@@ -41,11 +43,15 @@ __all__ = [
     "Command",
     "FFmpeg",
     "Loudness",
+    "Meter",
     "Output",
     "Recipe",
     "Samples",
+    "StreamGain",
+    "VoiceLevels",
     "checked",
     "encode",
+    "encode_live",
     "find_ffmpeg",
     "measure",
     "normalise_gain",

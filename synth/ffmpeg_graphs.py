@@ -35,8 +35,8 @@ def pcm_bytes(samples: Samples) -> bytes:
     return samples.astype("<f4", copy=False).tobytes()
 
 
-def pcm_input(sample_rate: int) -> Any:
-    return graph.input("pipe:0", format="f32le", ar=sample_rate, ac=1)
+def pcm_input(sample_rate: int, **options: Any) -> Any:
+    return graph.input("pipe:0", format="f32le", ar=sample_rate, ac=1, **options)
 
 
 def resampled(stream: Any, ffmpeg: FFmpeg) -> Any:

@@ -1,0 +1,169 @@
+"""One loudness for sound that is still being made: a gain kept per voice, corrected on the way.
+
+Loudness is BS.1770's, K-weighted and gated, of what has come so far; before much has come it is
+what this voice's clips before were like. The gain stays where that put it, unless the clip turns
+out to be far off; then it moves slowly, and never leaps. Free of torch.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from synth.live_audio import LIMIT
+from synth.loudness import SILENCE_LUFS, TARGET_LUFS
+
+FloatArray = npt.NDArray[np.floating]
+
+_BLOCK_S, _HOP_S = 0.4, 0.1
+_RELATIVE_GATE = 0.1  # -10 LU, as a power
+_KNOWN_S, _UNKNOWN_S = 1.0, 0.25  # seconds of sound that what is remembered counts for
+_FIRST_LUFS = -23.0  # before any clip was measured: where speech is usually recorded
+_TOLERATED_DB = 1.5  # off the target, before the gain is corrected
+_FASTEST_DB_PER_S = 6.0
+_MOST_DB = 30.0
+_REMEMBERED_S = 60.0  # of a voice; what is older fades
+
+
+def _weights(size: int, sample_rate: int) -> FloatArray:
+    """The K filter's power response at the frequencies of an rfft of `size` samples.
+
+    Source: ITU-R BS.1770-5, annex 1, tables 1 and 2, whose coefficients are those for 48 kHz.
+    """
+    z = np.exp(2j * np.pi * np.fft.rfftfreq(size, 1 / sample_rate) / 48_000)
+    shelf = (1.53512485958697 - 2.69169618940638 / z + 1.19839281085285 / z**2) / (
+        1 - 1.69065929318241 / z + 0.73248077421585 / z**2
+    )
+    high_pass = (1 - 2 / z + 1 / z**2) / (1 - 1.99004745483398 / z + 0.99007225036621 / z**2)
+    return np.abs(shelf * high_pass) ** 2
+
+
+def _lufs(power: float) -> float:
+    return -0.691 + 10 * float(np.log10(max(power, 1e-12)))
+
+
+def _power(lufs: float) -> float:
+    return 10 ** ((lufs + 0.691) / 10)
+
+
+@dataclass(frozen=True)
+class Level:
+    """How loud something is: mean power and highest peak; `seconds`: of sound it is known from."""
+
+    power: float
+    peak: float
+    seconds: float
+
+
+class Meter:
+    """Loudness of a mono stream as it is heard on `channels` equal channels."""
+
+    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+        self._size, self._hop = int(_BLOCK_S * sample_rate), int(_HOP_S * sample_rate)
+        self._scale = _weights(self._size, sample_rate) * 2 * channels / self._size**2
+        self._rest = np.zeros(0, np.float32)
+        self._powers: list[float] = []
+        self._peak = 0.0
+
+    def add(self, samples: FloatArray) -> None:
+        """Take in the next (n,) samples in [-1, 1]."""
+        self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
+        self._rest = np.concatenate([self._rest, samples])
+        while len(self._rest) >= self._size:
+            spectrum = np.fft.rfft(self._rest[: self._size])
+            self._powers.append(float(np.sum(np.abs(spectrum) ** 2 * self._scale)))
+            self._rest = self._rest[self._hop :]
+
+    @property
+    def level(self) -> Level:
+        """Of what was loud enough to count; all of it is 0 while nothing was."""
+        powers = np.asarray(self._powers)
+        powers = powers[powers > _power(SILENCE_LUFS)]
+        if not len(powers):
+            return Level(0.0, self._peak, 0.0)
+        powers = powers[powers > _RELATIVE_GATE * powers.mean()]
+        return Level(float(powers.mean()), self._peak, len(powers) * _HOP_S)
+
+
+class VoiceLevels:
+    """How loud each voice has been, over its last clips."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Level] = {}
+
+    def learn(self, voice: Hashable, meter: Meter) -> None:
+        """Remember what a meter says of a clip; voice: its name, or None for a random one."""
+        new, old = meter.level, self._known.get(voice, Level(0.0, 0.0, 0.0))
+        if new.seconds:
+            seconds = new.seconds + old.seconds
+            share = new.seconds / seconds
+            self._known[voice] = Level(
+                old.power + share * (new.power - old.power),
+                old.peak + max(share, 0.5) * (new.peak - old.peak),
+                min(seconds, _REMEMBERED_S),
+            )
+
+    def of(self, voice: Hashable) -> Level:
+        """What to expect of a voice; `seconds`: of sound that this is worth."""
+        known = self._known
+        # A voice without a name is another one each time.
+        if voice is not None and voice in known:
+            return replace(known[voice], seconds=_KNOWN_S)
+        if known:
+            power = float(np.mean([level.power for level in known.values()]))
+            peak = float(np.mean([level.peak for level in known.values()]))
+            return Level(power, peak, _UNKNOWN_S)
+        return Level(_power(_FIRST_LUFS), 0.0, _UNKNOWN_S)
+
+
+class StreamGain:
+    """The gain of one clip: called with each piece of it, in order.
+
+    levels: learns from the clip with `finish`. channels: how many it will be played on. limit: the
+    highest peak there should be. What passes it all the same, since nobody knew, is up to whoever
+    encodes.
+    """
+
+    def __init__(
+        self,
+        levels: VoiceLevels,
+        voice: Hashable,
+        sample_rate: int,
+        *,
+        channels: int = 1,
+        target_lufs: float = TARGET_LUFS,
+        limit: float = LIMIT,
+    ) -> None:
+        self._levels, self._voice = levels, voice
+        self._expected = levels.of(voice)
+        self._meter = Meter(sample_rate, channels)
+        self._rate = sample_rate
+        self._target = target_lufs
+        self._limit = limit
+        self._gain_db: float | None = None
+
+    def __call__(self, samples: FloatArray) -> npt.NDArray[np.float32]:
+        """(n,) samples -> the same at the stream's loudness; peaks may pass 1."""
+        self._meter.add(samples)
+        level, peak = self._wanted_db()
+        before = min(level, peak) if self._gain_db is None else self._gain_db
+        least, most = min(level - _TOLERATED_DB, peak), min(level + _TOLERATED_DB, peak)
+        step = _FASTEST_DB_PER_S * len(samples) / self._rate
+        self._gain_db = float(np.clip(np.clip(before, least, most), before - step, before + step))
+        ramp = np.linspace(before, self._gain_db, len(samples))
+        return (samples * 10 ** (ramp / 20)).astype(np.float32)
+
+    def finish(self) -> None:
+        """The clip is whole: the voice's next one may profit."""
+        self._levels.learn(self._voice, self._meter)
+
+    def _wanted_db(self) -> tuple[float, float]:
+        """The gain for the level, and the highest that the peaks allow."""
+        own, expected = self._meter.level, self._expected
+        seconds = expected.seconds + own.seconds
+        # A mean of levels, not of powers, in which the louder of the two would count for all.
+        lufs = (_lufs(expected.power) * expected.seconds + _lufs(own.power) * own.seconds) / seconds
+        peak = max(expected.peak, own.peak, 1e-6)
+        wanted = float(np.clip(self._target - lufs, -_MOST_DB, _MOST_DB))
+        return wanted, 20 * float(np.log10(self._limit / peak))
