@@ -21,6 +21,7 @@ from bot.desk import Clock, Desk
 from bot.doctor import check_voice_libraries, worker_settings
 from bot.errors import StartError
 from bot.heartbeat import heartbeat, heartbeat_file
+from bot.live_clip import LiveSounds
 from bot.playback import VoiceLimits, VoiceSessions
 from bot.services import Services
 from bot.speech import Speech, Waiting, plainly
@@ -71,7 +72,7 @@ async def open_bot(
             client.interrupted = await store.interrupt_open_jobs()
             desk = Desk(
                 store,
-                Speech(synth, waiting=waiting),
+                Speech(synth, waiting=waiting, clock=clock),
                 Delivery(store, transcoder, notice=ready.notice),
                 settings.limits,
                 controls=controls,
@@ -86,6 +87,7 @@ async def open_bot(
                 catalogue=Catalogue(ready.voices),
                 desk=desk,
                 transcoder=transcoder,
+                sounds=LiveSounds(transcoder.ffmpeg, target_lufs=settings.voice.loudness_lufs),
                 sessions=sessions,
                 clock=clock,
             )

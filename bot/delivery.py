@@ -12,6 +12,8 @@ from functools import partial
 from typing import Protocol
 
 import discord
+import numpy as np
+import numpy.typing as npt
 
 from bot import replies
 from bot.answer import Answer, FileMaker, is_too_large
@@ -24,20 +26,46 @@ from synth.audio import AudioFormat
 logger = logging.getLogger(__name__)
 
 
+class Making(Protocol):
+    """A clip that is being made, as whoever lets it be heard knows it."""
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    def played(self, seconds: float) -> None:
+        """Tell how much of it has been heard."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
 class Player(Protocol):
     """A voice channel that takes an order's clip."""
 
     where: str  # for the caption
 
-    def prepare(self) -> None:
-        """Begin to join the channel."""
+    @property
+    def heard(self) -> bool:
+        """Whether the clip has begun to sound."""
+        ...
+
+    def prepare(self, order: "Order", making: Making) -> None:
+        """Begin to join the channel; `hear` and then `play` or `close` follow."""
+        ...
+
+    def hear(self, samples: npt.NDArray[np.float32], needed_s: float) -> None:
+        """Take the next samples; they may be heard as soon as `needed_s` seconds have come.
+        Neither waits nor raises.
+        """
         ...
 
     async def play(self, clip: Clip, order: "Order") -> Awaitable[object]:
-        """Queue the clip; what comes back ends with the playing. Both raise UserError."""
+        """The clip is whole; what comes back ends with the playing. Both raise UserError."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self, *, cut: bool) -> None:
+        """There is nothing more to come; cut: what has come is not to be heard either."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,19 +169,21 @@ class Desk:
     async def _see_to(self, job: _Job, answer: Answer) -> None:
         order, job_id = job.order, job.order.request.job_id
         stay: Callable[[], Awaitable[None]] | None = None
+        cut = False  # whether what is heard already is to end at once
         try:
             await answer.defer()
             if order.player is not None:
-                order.player.prepare()
+                order.player.prepare(order, job.utterance)
             clip = await self._speak(job, answer)
             job.spoken = True
             stay = await self._delivery.deliver(order, clip, answer)
         except asyncio.CancelledError:
+            cut = True
             await self._interrupt(job_id, answer)
             raise
         except Exception as error:
-            called_off = isinstance(error, JobCancelled)
-            outcome = Outcome.CANCELLED if called_off else Outcome.FAILED
+            cut = isinstance(error, JobCancelled)
+            outcome = Outcome.CANCELLED if cut else Outcome.FAILED
             await self._ended(job_id, _End(outcome, _reason(error)))
             await self._fail(answer, error, job_id)
         else:  # from here on the answer stands, whatever happens
@@ -192,7 +194,7 @@ class Desk:
                 await answer.quiet()
             finally:
                 if order.player is not None:
-                    await order.player.close()
+                    await order.player.close(cut=cut)
         if stay is not None:  # the job is over; what is left is to post a clip that is cut off
             try:
                 await stay()
@@ -200,19 +202,20 @@ class Desk:
                 await self._fail(answer, error, job_id)
 
     async def _speak(self, job: _Job, answer: Answer) -> Clip:
-        job_id = job.order.request.job_id
+        job_id, player = job.order.request.job_id, job.order.player
         view = self._controls(job_id)
 
         async def shown(message_id: int) -> None:
             await self._noted(self._store.job_message(job_id, message_id))
 
         def show(status: Status) -> bool:
-            return answer.show(replies.waiting(status), view, shown=shown)
+            where = player.where if player is not None and player.heard else ""
+            return answer.show(replies.waiting(status, where), view, shown=shown)
 
         async def started() -> None:
             await self._noted(self._store.job_started(job_id))
 
-        return await job.utterance.run(StatusLine(show, self._clock), started)
+        return await job.utterance.run(StatusLine(show, self._clock), started, player)
 
     async def _interrupt(self, job_id: str, answer: Answer) -> None:
         """The bot stops: what can still be said is said, but nobody waits long for it."""

@@ -127,14 +127,16 @@ def missing_permissions(names: Iterable[str], where: str) -> str:
 # While it works
 
 
-def waiting(status: Status | None) -> str:
+def waiting(status: Status | None, where: str = "") -> str:
+    """A job's status; where: the channel in which the clip is heard already."""
     if status is None:
         return "⏳ In line."
     if status.position > 0:
         place = "next in line" if status.position == 1 else f"number {status.position} in line"
         return f"⏳ You are {place}{_eta(status.eta_s)}."
     stage = "starting" if status.stage is None else _STAGES[status.stage]
-    return f"{bar(status.fraction)} {status.fraction:.0%} · {stage}{_eta(status.eta_s)}"
+    heard = f" · 🔊 {where}" if where else ""
+    return f"{bar(status.fraction)} {status.fraction:.0%} · {stage}{_eta(status.eta_s)}{heard}"
 
 
 def bar(fraction: float) -> str:

@@ -8,6 +8,7 @@ from bot.access import Interaction
 from bot.catalogue import Catalogue
 from bot.config import Settings
 from bot.desk import Clock, Desk
+from bot.live_clip import LiveSounds
 from bot.playback import VoiceSessions
 from bot.store import Store
 from bot.transcode import Transcoder
@@ -26,6 +27,7 @@ class Services:
     catalogue: Catalogue
     desk: Desk
     transcoder: Transcoder
+    sounds: LiveSounds
     sessions: VoiceSessions | None
     clock: Clock
 

@@ -5,6 +5,7 @@ whoever watches is told a `Status` at each change.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from bot.prefill import Paces, Timeline
 from synth.client import Job, SynthClient
 from synth.protocol import (
     Accepted,
@@ -86,17 +88,36 @@ class Watcher(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Who wants the sound while the clip is still being made."""
+
+    def hear(self, samples: npt.NDArray[np.float32], needed_s: float) -> None:
+        """The next samples; `needed_s` seconds must have come before any can be played without
+        running dry (`bot.prefill`). Must neither wait nor raise.
+        """
+        ...
+
+
 async def plainly(awaitable: Coroutine[Any, Any, Any]) -> Any:
     return await awaitable
 
 
 class Speech:
-    """Starts jobs, and learns from each how the work is shared out among the stages.
+    """Starts jobs, and learns from each how the work is shared out among the stages, and how well
+    sound keeps up with being played.
 
     waiting: how a job's events are awaited; for a host that must know of such waits.
     """
 
-    def __init__(self, synth: SynthClient, *, waiting: Waiting = plainly) -> None:
+    def __init__(
+        self,
+        synth: SynthClient,
+        *,
+        waiting: Waiting = plainly,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.paces = Paces()
+        self.clock = clock
         self._synth = synth
         self._waiting = waiting
         self._shares = dict(_FIRST_SHARES)
@@ -137,11 +158,12 @@ class Utterance:
     """A job in the queue or in the works. Exactly one caller runs it."""
 
     def __init__(self, job: Job, request: SpeechRequest, sample_rate: int, speech: Speech) -> None:
+        self.sample_rate = sample_rate
         self._job = job
         self._request = request
-        self._sample_rate = sample_rate
         self._speech = speech
         self._chunks: list[npt.NDArray[np.float32]] = []
+        self._timeline = Timeline(speech.clock())
 
     @property
     def position(self) -> int | None:
@@ -152,18 +174,27 @@ class Utterance:
         """Call the job off; whoever runs it gets JobCancelled."""
         self._job.cancel()
 
+    def played(self, seconds: float) -> None:
+        """Tell the engine how much of the clip has been heard."""
+        self._job.played(seconds)
+
     async def run(
-        self, watcher: Watcher, started: Callable[[], Awaitable[None]] | None = None
+        self,
+        watcher: Watcher,
+        started: Callable[[], Awaitable[None]] | None = None,
+        listener: Listener | None = None,
     ) -> Clip:
         """Follow the job to its end. Raises what `synth.errors` names; leaving cancels the job.
 
-        started: awaited once, when the job gets its slot.
+        started: awaited once, when the job gets its slot. listener: gets the sound as it comes.
         """
         clip: Clip | None = None
         async with self._job:
             while (event := await self._event(watcher)) is not None:
                 match event:
                     case Accepted(position=position):
+                        if position == 0:
+                            self._timeline = Timeline(self._speech.clock())
                         if position == 0 and started:
                             await started()
                             started = None
@@ -172,13 +203,20 @@ class Utterance:
                         whole = self._speech.fraction(stage, fraction)
                         watcher.update(Status(0, stage, whole, self._job.eta_s))
                     case Audio(samples=samples):
-                        self._chunks.append(samples)
+                        self._heard(samples, listener)
                     case Done():
                         clip = self._clip(event)
                     case _:
                         pass
         assert clip is not None, "a job ends in Done or an exception"
         return clip
+
+    def _heard(self, samples: npt.NDArray[np.float32], listener: Listener | None) -> None:
+        self._chunks.append(samples)
+        self._timeline.came(self._speech.clock(), len(samples) / self.sample_rate)
+        if listener is not None:
+            paces, characters = self._speech.paces, len(self._request.text)
+            listener.hear(samples, paces.needed_s(characters, self._timeline))
 
     async def _event(self, watcher: Watcher) -> JobEvent | None:
         """The next event, None after the last; until it comes, what the watcher held back is shown
@@ -199,10 +237,11 @@ class Utterance:
 
     def _clip(self, done: Done) -> Clip:
         self._speech.learn(done.timings)
+        self._speech.paces.learn(len(self._request.text), self._timeline)
         samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
         return Clip(
             samples=samples,
-            sample_rate=self._sample_rate,
+            sample_rate=self.sample_rate,
             voice=self._request.voice,
             seed=done.seed,
             audio_s=done.audio_s,

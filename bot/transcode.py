@@ -202,16 +202,7 @@ class Transcoder:
                 self.running -= 1
 
     async def _execute(self, command: Command) -> Output:
-        pipe = asyncio.subprocess.PIPE
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command.args, stdin=pipe, stdout=pipe, stderr=pipe
-            )
-        except OSError as error:
-            raise SynthUnavailable(
-                f"FFmpeg could not be started ({error.strerror or error}): tell whoever runs the "
-                "bot to look with `python -m bot doctor`."
-            ) from error
+        process = await start_process(command)
         try:
             async with asyncio.timeout(self._timeout_s):
                 stdout, stderr = await process.communicate(command.stdin)
@@ -221,12 +212,26 @@ class Transcoder:
                 "try again, or try a shorter clip."
             ) from error
         finally:
-            await _reap(process)
+            await reap(process)
         assert process.returncode is not None
         return Output(process.returncode, stdout, stderr.decode(errors="replace"))
 
 
-async def _reap(process: asyncio.subprocess.Process) -> None:
+async def start_process(command: Command) -> asyncio.subprocess.Process:
+    """Start FFmpeg with a pipe to each end of it; `reap` it. Raises SynthUnavailable."""
+    pipe = asyncio.subprocess.PIPE
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command.args, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+    except OSError as error:
+        raise SynthUnavailable(
+            f"FFmpeg could not be started ({error.strerror or error}): tell whoever runs the "
+            "bot to look with `python -m bot doctor`."
+        ) from error
+
+
+async def reap(process: asyncio.subprocess.Process) -> None:
     """Leave no process behind, whatever ended the wait for it."""
     if process.returncode is not None:
         return

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bot.opus_source import PACKETS_PER_S, OpusSource
+from bot.opus_source import PACKETS_PER_S, OpusSource, PacketStream
 from bot.voice_problems import VoiceProblem
 
 log = logging.getLogger(__name__)
@@ -22,16 +22,21 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Clip:
-    """What is played: 20 ms Opus packets, and whose they are. `title` is shown in the queue."""
+    """What is played, and whose it is. `title` is shown in the queue.
 
-    packets: Sequence[bytes]
+    on_heard: called on the loop, twice a second, with the seconds that were played.
+    """
+
+    stream: PacketStream
     title: str
     job_id: str
     requester_id: int
+    on_heard: Callable[[float], None] | None = None
 
     @property
     def duration_s(self) -> float:
-        return len(self.packets) / PACKETS_PER_S
+        """Of what there is of it."""
+        return len(self.stream) / PACKETS_PER_S
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class PlayResult:
     started_at: float | None = None
     resumed: bool = False
     problem: VoiceProblem | None = None
+    underruns: int = 0  # times the sound was not there yet
 
 
 @dataclass(frozen=True)
@@ -102,13 +108,16 @@ class PlayTicket:
             return
         if not self.started.done():
             self.started.set_result(None)
-        sent = self.source.sent if self.source else 0
+        sent, underruns = (self.source.sent, self.source.underruns) if self.source else (0, 0)
         started_at = self.started.result()
-        self.ended.set_result(PlayResult(outcome, sent, started_at, self.resumed, problem))
+        self.ended.set_result(
+            PlayResult(outcome, sent, started_at, self.resumed, problem, underruns)
+        )
         log.info(
-            "job %s: voice %s after %.1f of %.1f s",
+            "job %s: voice %s after %.1f of %.1f s, %d underruns",
             self.clip.job_id,
             problem.reason if problem else outcome,
             sent / PACKETS_PER_S,
             self.clip.duration_s,
+            underruns,
         )

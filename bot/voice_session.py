@@ -21,7 +21,7 @@ from enum import StrEnum
 import discord
 
 from bot.leave_timer import LeaveTimer
-from bot.opus_source import OpusSource
+from bot.opus_source import PACKETS_PER_S, OpusSource
 from bot.packet_player import play_packets, settle
 from bot.stage import take_the_floor
 from bot.voice_link import (
@@ -43,6 +43,7 @@ from bot.voice_queue import Clip, Outcome, PlayTicket, QueuedClip
 
 log = logging.getLogger(__name__)
 
+REFILL = PACKETS_PER_S  # packets that end a pause in a clip whose sound came too late
 RESUMES = 1  # times a clip goes on after its connection dropped
 IDLE_RECONNECTS = 3  # drops in a row, with nothing played in between, before it gives up
 
@@ -303,11 +304,18 @@ class VoiceSession:
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody listens
                 loop.call_soon_threadsafe(settle, ticket.started, at)
 
+        def heard(packets: int) -> None:  # in the player thread
+            if on_heard := ticket.clip.on_heard:
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(on_heard, packets / PACKETS_PER_S)
+
         source = ticket.source = OpusSource(
-            ticket.clip.packets,
+            ticket.clip.stream,
+            refill=REFILL,
             hold=self._must_hold,
             hold_limit_s=self._limits.encryption_s,
             on_first_packet=first_packet,
+            on_heard=heard,
             clock=self._clock,
         )
         for drops in range(RESUMES + 1):

@@ -117,5 +117,7 @@ def destination(
         if to is None:
             return None, True, ()
         raise problem
-    player = ChannelPlayer(services.sessions, services.transcoder, channel, member)
+    player = ChannelPlayer(
+        services.sessions, services.transcoder, services.sounds, channel, member, services.clock
+    )
     return player, to == "both", ()

@@ -64,10 +64,14 @@ async def queue(interaction: Interaction) -> None:
     session = None
     if services.sessions is not None and interaction.guild is not None:
         session = services.sessions.get(interaction.guild)
+    playing = session.queue() if session else ()
+    heard = {clip.job_id for clip in playing}  # one that is still being made may be among them
     works = [
-        (order.request.text, place) for order, place in services.desk.works(interaction.guild_id)
+        (order.request.text, place)
+        for order, place in services.desk.works(interaction.guild_id)
+        if order.request.job_id not in heard
     ]
-    content = replies.queue(session.queue() if session else (), works)
+    content = replies.queue(playing, works)
     await interaction.response.send_message(content, ephemeral=True, allowed_mentions=NOBODY)
 
 

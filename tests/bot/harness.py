@@ -25,6 +25,7 @@ from synth.protocol import (
     Gender,
     HistoryPrompt,
     Limits,
+    Played,
     Progress,
     Ready,
     Reason,
@@ -65,6 +66,7 @@ class ScriptedBackend:
         self.ready = ready
         self.submits: list[Submit] = []
         self.cancelled: list[str] = []
+        self.played: list[Played] = []
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     @property
@@ -81,6 +83,8 @@ class ScriptedBackend:
             case Cancel(job_id=job_id):
                 self.cancelled.append(job_id)
                 self.say(Failed(job_id, Reason.CANCELLED, "The job was cancelled."))
+            case Played():
+                self.played.append(request)
             case _:
                 pass
 
@@ -107,8 +111,14 @@ class ScriptedBackend:
         """Finish a job with a tone of that length."""
         submit = submit or self.last
         times = np.arange(int(seconds * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
-        tone = (np.sin(2 * np.pi * 220 * times) / 5).astype(np.float32)
-        self.say(Audio(submit.job_id, 0, 0, tone))
+        self.sound((np.sin(2 * np.pi * 220 * times) / 5).astype(np.float32), submit)
+        self.done(seconds, submit)
+
+    def sound(self, samples: np.ndarray, submit: Submit | None = None, chunk: int = 0) -> None:
+        self.say(Audio((submit or self.last).job_id, 0, chunk, samples))
+
+    def done(self, seconds: float, submit: Submit | None = None) -> None:
+        submit = submit or self.last
         self.say(
             Done(
                 job_id=submit.job_id,

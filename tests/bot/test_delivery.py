@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import discord
+import numpy as np
 import pytest
 
 from bot import replies
 from bot.commands import bark as bark_command
-from bot.delivery import Order
+from bot.delivery import Making, Order
 from bot.errors import UserError
 from bot.speech import Clip
 from bot.store import Outcome
@@ -31,8 +32,14 @@ class Channel:
         self.closed = 0
         self._ends: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def prepare(self) -> None:
+    @property
+    def heard(self) -> bool:
+        return bool(self.played)
+
+    def prepare(self, order: Order, making: Making) -> None:
         self.prepared_after_s.append(len(self.played))
+
+    def hear(self, samples: np.ndarray, needed_s: float) -> None: ...
 
     async def play(self, clip: Clip, order: Order) -> Awaitable[object]:
         if self.closed_to is not None:
@@ -52,7 +59,7 @@ class Channel:
         else:
             self._ends.set_exception(problem)
 
-    async def close(self) -> None:
+    async def close(self, *, cut: bool) -> None:
         self.closed += 1
 
 

@@ -10,7 +10,7 @@ import discord
 import pytest
 from discord.player import AudioPlayer
 
-from bot.opus_source import SILENCE, OpusSource
+from bot.opus_source import SILENCE, OpusSource, PacketStream
 
 PACKETS = [bytes([0xFC, number]) for number in range(20)]
 
@@ -38,7 +38,7 @@ def drain(source: OpusSource) -> list[bytes]:
 
 
 def test_all_packets_once_then_the_end() -> None:
-    source = OpusSource(PACKETS)
+    source = OpusSource(PacketStream(PACKETS))
     assert source.is_opus()
     assert drain(source) == PACKETS
     assert source.read() == b""
@@ -46,30 +46,53 @@ def test_all_packets_once_then_the_end() -> None:
 
 
 def test_dry_it_gives_silence_until_it_is_finished() -> None:
-    source = OpusSource(finished=False)
+    stream = PacketStream(finished=False)
+    source = OpusSource(stream)
     assert source.read() == SILENCE and source.underruns == 1
-    source.append(PACKETS[:1])
+    stream.append(PACKETS[:1])
     assert source.read() == PACKETS[0]
     assert not source.exhausted
-    source.finish()
+    stream.finish()
     assert source.read() == b"" and source.exhausted
     with pytest.raises(RuntimeError):
-        source.append(PACKETS)
+        stream.append(PACKETS)
+
+
+def test_run_dry_it_waits_until_going_on_is_worth_it() -> None:
+    """One pause and not a stutter; the end of the stream is always worth it."""
+    stream = PacketStream(PACKETS[:1], finished=False)
+    source = OpusSource(stream, refill=3)
+    assert [source.read(), source.read()] == [PACKETS[0], SILENCE]
+    stream.append(PACKETS[1:3])
+    assert [source.read(), source.read()] == [SILENCE, SILENCE]
+    stream.append(PACKETS[3:4])
+    assert [source.read() for _ in range(4)] == [*PACKETS[1:4], SILENCE]
+    assert (source.underruns, source.silences) == (2, 4)
+    stream.append(PACKETS[4:5])
+    stream.finish()
+    assert drain(source) == PACKETS[4:5]
+
+
+def test_it_tells_twice_a_second_what_was_heard() -> None:
+    told: list[int] = []
+    drain(OpusSource(PacketStream(PACKETS * 3), on_heard=told.append))
+    assert told == [25, 50]
 
 
 def test_the_last_packets_are_not_lost_to_a_finish_in_between() -> None:
     """Asking for a packet before asking whether it was over lost the tail of most streams."""
-    source = OpusSource(finished=False)
+    stream = PacketStream(finished=False)
+    source = OpusSource(stream)
 
     class FilledJustTooLate(list[bytes]):
         def __len__(self) -> int:
             length = super().__len__()
             if not length:  # the writer's thread comes in here
-                source.append(PACKETS)
-                source.finish()
+                stream.append(PACKETS)
+                stream.finish()
             return length
 
-    source._packets = FilledJustTooLate()
+    stream.packets = FilledJustTooLate()
     assert drain(source) == [SILENCE, *PACKETS]
 
 
@@ -78,12 +101,13 @@ def test_a_writer_in_another_thread_is_heard_whole() -> None:
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(100):
-            source = OpusSource(finished=False)
+            stream = PacketStream(finished=False)
+            source = OpusSource(stream)
 
-            def write(source: OpusSource = source) -> None:
+            def write(stream: PacketStream = stream) -> None:
                 for packet in PACKETS:
-                    source.append([packet])
-                source.finish()
+                    stream.append([packet])
+                stream.finish()
 
             writer = threading.Thread(target=write)
             writer.start()
@@ -96,7 +120,7 @@ def test_a_writer_in_another_thread_is_heard_whole() -> None:
 
 def test_held_it_keeps_its_packets_and_gives_up_at_the_limit() -> None:
     held = True
-    source = OpusSource(PACKETS, hold=lambda: held, hold_limit_s=0.1)
+    source = OpusSource(PacketStream(PACKETS), hold=lambda: held, hold_limit_s=0.1)
     assert [source.read() for _ in range(5)] == [SILENCE] * 5
     held = False
     assert source.read() == PACKETS[0]
@@ -106,19 +130,20 @@ def test_held_it_keeps_its_packets_and_gives_up_at_the_limit() -> None:
 
 
 def test_rewound_it_says_the_last_packet_again() -> None:
-    source = OpusSource(PACKETS)
+    source = OpusSource(PacketStream(PACKETS))
     assert [source.read(), source.read()] == PACKETS[:2]
     source.rewind(1)
     assert drain(source) == PACKETS[1:]
-    OpusSource(PACKETS).rewind(5)  # before the beginning there is nothing
+    OpusSource(PacketStream(PACKETS)).rewind(5)  # before the beginning there is nothing
 
 
 def test_it_tells_once_when_the_first_real_packet_goes() -> None:
     told: list[float] = []
-    source = OpusSource(finished=False, on_first_packet=told.append, clock=lambda: 12.5)
+    stream = PacketStream(finished=False)
+    source = OpusSource(stream, on_first_packet=told.append, clock=lambda: 12.5)
     source.read()
     assert told == []
-    source.append(PACKETS)
+    stream.append(PACKETS)
     assert [source.read(), source.read()] == PACKETS[:2]
     assert told == [12.5]
 
@@ -131,15 +156,16 @@ def test_a_writer_that_is_late_causes_no_burst(monkeypatch: pytest.MonkeyPatch) 
     """
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    source = OpusSource(finished=False)
+    stream = PacketStream(finished=False)
+    source = OpusSource(stream)
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         now[0] += seconds
         if len(slept) == 20:
-            source.append(PACKETS)
-            source.finish()
+            stream.append(PACKETS)
+            stream.finish()
 
     monkeypatch.setattr(time, "sleep", sleep)
     receiver: Any = Receiver()
@@ -150,4 +176,4 @@ def test_a_writer_that_is_late_causes_no_burst(monkeypatch: pytest.MonkeyPatch) 
     assert [data for _, data in sound] == PACKETS
     gaps = [b[0] - a[0] for a, b in zip(sound, sound[1:], strict=False)]
     assert min(gaps) == pytest.approx(discord.opus.Encoder.FRAME_LENGTH / 1000)
-    assert source.underruns == 20
+    assert (source.underruns, source.silences) == (1, 20)

@@ -15,6 +15,7 @@ import yarl
 from discord.gateway import DiscordVoiceWebSocket, DiscordWebSocket
 from discord.http import Route
 
+from bot.opus_source import PacketStream
 from bot.playback import (
     Clip,
     Outcome,
@@ -99,7 +100,7 @@ def packets(speech: np.ndarray) -> list[bytes]:
 
 
 def clip(packets: list[bytes], title: str = "Hello") -> Clip:
-    return Clip(packets, title=title, job_id=f"job-{title}", requester_id=1)
+    return Clip(PacketStream(packets), title=title, job_id=f"job-{title}", requester_id=1)
 
 
 async def joined(bot: Bot, server: DiscordServer, listening: bool = True) -> VoiceSession:
