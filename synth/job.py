@@ -21,6 +21,7 @@ from synth.protocol import (
     Rendition,
     Sampling,
     Stage,
+    Streaming,
     Submit,
     Timings,
 )
@@ -31,6 +32,8 @@ from synth.vocab import ModelConfig
 
 _FILLED = 0.85  # of a window: what takes longer at an even pace may not end within it
 _CUT = "The model did not find the end of the text: the clip was cut after {:.1f} s."
+
+_STAGES = tuple(Stage)
 
 
 class Job:
@@ -81,6 +84,7 @@ class Job:
             // model.config.coarse.codebooks,
             streaming=submit.streaming,
         )
+        self._hurries = submit.streaming is Streaming.LOW_LATENCY
         self.sound = Sound(model.codec, submit.job_id, submit.utterance)
         self.ttfa_s = 0.0
         self.spent = dict.fromkeys(Stage, 0.0)
@@ -89,16 +93,24 @@ class Job:
         self.began = now
 
     def can_run(self, stage: Stage) -> bool:
-        """Whether there is work to do at `stage` now.
+        """Whether there is work to do at `stage` now; there may be at several.
 
-        This is where a coarse window could start as soon as `CoarseInput.window_exists`; a clip
-        that is only wanted whole gains nothing by it.
+        With low latency a job takes what is nearest to its sound, and thinks ahead when that waits.
         """
+        if not self._has_work(stage):
+            return False
+        nearer = _STAGES[_STAGES.index(stage) + 1 :] if self._hurries else ()
+        return not any(self._has_work(other) for other in nearer)
+
+    def _has_work(self, stage: Stage) -> bool:
+        if stage is Stage.SEMANTIC:
+            return not self.coarse.complete
+        if stage is Stage.COARSE:
+            generated = self.coarse.generated
+            return self.window_ends is not None or self.coarse.window_exists(generated)
         if stage is Stage.FINE:
             return self.fine.ready
-        if stage is Stage.CODEC:
-            return self._next_frames > 0
-        return self.stage is stage
+        return self._next_frames > 0
 
     @property
     def _next_frames(self) -> int:
@@ -114,6 +126,7 @@ class Job:
             self.ended = bool(len(ends)) or not self._past_it_is_astray
             self.coarse.complete = True
             self.stage = Stage.COARSE if self.coarse.total else None
+            self._end_coarse()
 
     @property
     def is_astray(self) -> bool:
@@ -136,7 +149,10 @@ class Job:
         self.fine.extend(unflatten(ids, self._config))
         if self.coarse.generated == self.window_ends:
             self.window_ends = None
-        if self.coarse.complete and self.coarse.generated >= self.coarse.total:
+        self._end_coarse()
+
+    def _end_coarse(self) -> None:
+        if self.coarse.complete and 0 < self.coarse.total <= self.coarse.generated:
             self.fine.complete = True
             self.after_fine()
 

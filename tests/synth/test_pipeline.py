@@ -115,8 +115,8 @@ def test_sound_comes_in_chunks_of_which_the_first_is_short() -> None:
     assert np.abs(samples - whole).max() < 1e-5
 
 
-def sound_before_coarse_ends(streaming: Streaming, voice: int | None) -> int:
-    """Frames handed out before all coarse codes of a 4.5 s clip exist; what came is checked."""
+def sound_before_the_end_of(stage: Stage, streaming: Streaming, voice: int | None) -> int:
+    """Frames of a 4.5 s clip handed out before `stage` had ended; what came is checked."""
     pipeline = Pipeline(tiny_model())
     events: list[JobEvent] = []
     how = replace(submit(seed=3, early_stop=False, max_seconds=4.5), streaming=streaming)
@@ -130,9 +130,7 @@ def sound_before_coarse_ends(streaming: Streaming, voice: int | None) -> int:
         assert not np.array_equal(done.history.fine_codes, exact.history.fine_codes)
     told = [e.stage for e in events if isinstance(e, Progress)]
     assert sorted(told, key=list(Stage).index) == told and set(told) == set(Stage)
-    ended = max(
-        n for n, e in enumerate(events) if isinstance(e, Progress) and e.stage is Stage.COARSE
-    )
+    ended = max(n for n, e in enumerate(events) if isinstance(e, Progress) and e.stage is stage)
     early = [e.samples for e in events[:ended] if isinstance(e, Audio)]
     return sum(len(chunk) for chunk in early) // RANDOM.codec.hop
 
@@ -141,10 +139,11 @@ def test_sound_comes_as_soon_as_it_is_final() -> None:
     """Windows of 256 frames with a voice's last 128: 338 - 128 frames are final when all but a
     piece of the clip exists, and nothing without a voice before it has 256.
     """
-    assert 128 < sound_before_coarse_ends(Streaming.EXACT, 120) <= 338 - 128
-    assert 60 < sound_before_coarse_ends(Streaming.EXACT, None) <= 128
-    assert sound_before_coarse_ends(Streaming.LOW_LATENCY, 120) > 250
-    assert sound_before_coarse_ends(Streaming.LOW_LATENCY, None) > 250
+    assert 128 < sound_before_the_end_of(Stage.COARSE, Streaming.EXACT, 120) <= 338 - 128
+    assert 60 < sound_before_the_end_of(Stage.COARSE, Streaming.EXACT, None) <= 128
+    for voice in (120, None):
+        assert sound_before_the_end_of(Stage.COARSE, Streaming.LOW_LATENCY, voice) > 250
+        assert sound_before_the_end_of(Stage.SEMANTIC, Streaming.LOW_LATENCY, voice) > 30
 
 
 def test_a_clip_can_be_its_own_voice() -> None:
@@ -216,6 +215,7 @@ def _job(
 ) -> tuple[Submit, HistoryPrompt | None]:
     seed, pieces, seconds, voice = key
     job = submit(job_id, letters(pieces), seed=seed, max_seconds=seconds, early_stop=seed % 2 == 0)
+    job = replace(job, streaming=Streaming.LOW_LATENCY if pieces == 8 else Streaming.EXACT)
     return job, None if voice is None else history(RANDOM, voice)
 
 
