@@ -177,7 +177,7 @@ class FineStage:
     def step(self, job: FineJob) -> None:
         """Predict one codebook of one window and write it into the job's buffer."""
         number, window, book = job.begin()
-        seen = job.buffer[window.start : window.start + self._config.fine.window]  # a view
+        seen = job.buffer[window.start : window.start + window.size]  # a view
         logits = self.logits(seen, window.fill, book)
         if job.temperature <= 0:
             seen[window.fill :, book] = logits.argmax(-1)

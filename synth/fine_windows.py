@@ -18,10 +18,11 @@ from synth.vocab import ModelConfig
 
 @dataclass(frozen=True)
 class Window:
-    """Positions [start, start + fine.window) are seen, those from start + fill on are predicted."""
+    """Positions [start, start + size) are seen, those from start + fill on are predicted."""
 
     start: int
     fill: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def plan_windows(frames: int, history: int, config: ModelConfig) -> tuple[Window
     for n in range(loops):
         start = min(n * numbers.hop, padded - numbers.window)
         fill = min(history + n * numbers.hop, padded - numbers.hop)
-        windows.append(Window(start, fill - start))
+        windows.append(Window(start, fill - start, numbers.window))
     return tuple(windows)
 
 
@@ -90,7 +91,8 @@ class ExactWindows:
                 return None
             window = windows[number]
         elif self._stands_still(frames):
-            window = Window(number * self._config.fine.hop, self._history)
+            numbers = self._config.fine
+            window = Window(number * numbers.hop, self._history, numbers.window)
         else:
             return None
         return Turn(window, number, frames, self._final(number + 1, frames, complete))
@@ -125,6 +127,8 @@ class Lag:
     """How far low latency goes at a time, in frames.
 
     look_ahead: frames behind the last one handed out that are there already.
+    padding: positions behind those that a window sees, at most to its own end. Bark's are padded
+    to the full window, at the price of a full one; a short tail agrees as well with them.
     first, most: frames handed out by the first window, and by one at most; in between, each
     window hands out as many as all before it, so that there are few of them.
     """
@@ -132,6 +136,7 @@ class Lag:
     look_ahead: int
     first: int
     most: int
+    padding: int
 
 
 def default_lag(config: ModelConfig) -> Lag:
@@ -139,7 +144,9 @@ def default_lag(config: ModelConfig) -> Lag:
     hop, coarse = config.fine.hop, config.coarse.window // config.coarse.codebooks
     look_ahead = min(12, hop // 8)
     first = max(1, min(coarse - look_ahead - 1, hop // 8))
-    return Lag(look_ahead=look_ahead, first=first, most=max(first, hop // 4))
+    return Lag(
+        look_ahead=look_ahead, first=first, most=max(first, hop // 4), padding=min(32, hop // 4)
+    )
 
 
 class LowLatencyWindows:
@@ -166,7 +173,8 @@ class LowLatencyWindows:
         over = max(0, self._history + known - self._numbers.window)
         number = -(-over // self._numbers.hop)
         start = number * self._numbers.hop
-        window = Window(start, self._history + self._final - start)
+        size = min(self._history + known - start + self._lag.padding, self._numbers.window)
+        window = Window(start, self._history + self._final - start, size)
         return Turn(window, number, known, final, again=True)
 
     def took(self, turn: Turn) -> None:

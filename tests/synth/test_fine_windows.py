@@ -25,7 +25,7 @@ CONFIGS = st.sampled_from([BARK, NANO, ODD, RANDOM])
     ],
 )
 def test_windows(frames: int, past: int, windows: list[tuple[int, int]]) -> None:
-    assert plan_windows(frames, past, BARK) == tuple(Window(*w) for w in windows)
+    assert plan_windows(frames, past, BARK) == tuple(Window(*w, 1024) for w in windows)
 
 
 @given(config=CONFIGS, frames=st.integers(1, 1200), past=st.integers(0, 512), seen=st.data())
@@ -82,7 +82,8 @@ def test_low_latency_windows_are_few_and_go_on_from_each_other(
         assert window.start + window.fill == past + final  # nothing that went out is touched
         context = config.fine.window - config.fine.hop - lag.most - lag.look_ahead
         assert window.fill >= min(past + final, context)
-        assert past + turn.known <= window.start + config.fine.window
+        assert past + turn.known <= window.start + window.size
+        assert window.size <= config.fine.window
         assert turn.final > final and turn.known - turn.final in (0, lag.look_ahead)
         windows.took(turn)
         final, turns = turn.final, turns + 1
