@@ -8,20 +8,32 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
+from weakref import WeakValueDictionary
 
 from synth.backend import Backend as Backend
 from synth.backend import ProcessBackend as ProcessBackend
+from synth.dialogue import complete_cast, utterances_of
 from synth.dispatcher import Dispatcher
 from synth.errors import Busy, EngineFailed, InvalidRequest, SynthError
+from synth.estimate import StageShares
 from synth.job_events import Job as Job
-from synth.protocol import HistoryPrompt, JobEvent, Ready, Sampling, Streaming, Submit
+from synth.longform import language_of
+from synth.performance import Performance
+from synth.protocol import HistoryPrompt, JobEvent, Limits, Ready, Sampling, Streaming, Submit
+from synth.recital import Manner as Manner
+from synth.recital import Recital
 from synth.supervisor import Clock, Loss, Patience, Sleep, Supervisor
 from synth.worker import WorkerSettings as WorkerSettings
 
 logger = logging.getLogger(__name__)
+
+# Bark's, until the first worker is up and has said what it can take.
+_UNKNOWN_LIMITS = Limits(slots=1, text_tokens=256, utterance_s=15.4)
+_UNKNOWN_RATE = 24_000
 
 
 class SynthClient:
@@ -50,7 +62,10 @@ class SynthClient:
         self._queue_limit = queue_limit
         self._deadline_s = deadline_s
         self._streaming = streaming
+        self._clock = clock
         self._jobs = Dispatcher(clock)
+        self._shares = StageShares()
+        self._performances: WeakValueDictionary[str, Performance] = WeakValueDictionary()
         self._jobs.workers = [
             Supervisor(backend, self, clock=clock, sleep=sleep, patience=patience or Patience())
             for backend in backends
@@ -119,15 +134,7 @@ class SynthClient:
         """
         if not text.strip():
             raise InvalidRequest("There is no text to speak.")
-        if self._closed:
-            raise EngineFailed("The speech engine is shutting down.")
-        if self._is_down:
-            raise EngineFailed(str(next(iter(self._given_up.values()))))
-        if self.waiting >= self._queue_limit and not self._jobs.has_free_slot:
-            raise self._busy()
-        job_id = job_id or uuid.uuid4().hex
-        if job_id in self._jobs:
-            raise InvalidRequest(f"There is a job {job_id} already.")
+        job_id = self._admit(job_id)
         submit = Submit(
             job_id=job_id,
             text=text,
@@ -138,6 +145,67 @@ class SynthClient:
             deadline_s=self._deadline_s,
         )
         return Job(job_id, user, self._jobs.add(submit, user), self._jobs)
+
+    def speak(
+        self,
+        text: str,
+        *,
+        user: str,
+        manner: Manner | None = None,
+        cast: Mapping[str, str] | None = None,
+        language: str = "",
+        job_id: str | None = None,
+    ) -> Job:
+        """Ask for a text of any length on behalf of `user`, as one job.
+
+        It is cut into utterances that share the model's slots as far as nobody else waits for them;
+        a dialogue, where it is one, has a voice for each speaker: those of `cast`, and others of
+        the language. manner: voice, sampling and how the sound is wanted; what it leaves open is
+        as the client was told. language: a code such as "de", where the letters leave a choice.
+        Events, and what is raised, are those of `submit`; the sound is joined, in order.
+        """
+        info, manner = self.info, manner or Manner()
+        spoken = [v.language for v in info.voices if v.name == manner.voice] if info else []
+        language = language or next(iter(spoken), "")
+        limits = info.limits if info else _UNKNOWN_LIMITS
+        utterances = utterances_of(text, limits, language, cast or ())
+        if not utterances:
+            raise InvalidRequest("There is no text to speak.")
+        job_id = self._admit(job_id)
+        manner = replace(
+            manner,
+            streaming=manner.streaming or self._streaming,
+            deadline_s=manner.deadline_s or self._deadline_s,
+        )
+        voices = complete_cast(
+            utterances, cast or {}, info.voices if info else (), language_of(text, language)
+        )
+        recital = Recital(
+            job_id,
+            utterances,
+            replace(manner, cast={**manner.cast, **voices}),
+            sample_rate=info.sample_rate if info else _UNKNOWN_RATE,
+            shares=self._shares,
+        )
+        performance = Performance(
+            recital, user, self._jobs, self._clock, lambda: not (self._closed or self._is_down)
+        )
+        self._performances[job_id] = performance
+        return Job(job_id, user, performance.mailbox, performance)
+
+    def _admit(self, job_id: str | None) -> str:
+        """The id of a job that may be taken in now."""
+        if self._closed:
+            raise EngineFailed("The speech engine is shutting down.")
+        if self._is_down:
+            raise EngineFailed(str(next(iter(self._given_up.values()))))
+        if self.waiting >= self._queue_limit and not self._jobs.has_free_slot:
+            raise self._busy()
+        job_id = job_id or uuid.uuid4().hex
+        performance = self._performances.get(job_id)
+        if job_id in self._jobs or (performance and not performance.mailbox.closed):
+            raise InvalidRequest(f"There is a job {job_id} already.")
+        return job_id
 
     # What a Supervisor tells.
 

@@ -9,13 +9,14 @@ A job whose worker died runs once more, alone in its worker, unless it was to bl
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from synth.errors import SynthError
 from synth.estimate import Estimator, wait_s
 from synth.fair_queue import FairQueue
-from synth.job_events import Mailbox, as_error
+from synth.job_events import Mailbox, Reader, as_error
 from synth.protocol import (
     Accepted,
     Audio,
@@ -39,9 +40,10 @@ class Work:
     submit: Submit
     user: str
     since: float  # on the client's clock, like the next two
+    reader: Reader
+    continues: bool = False  # a piece of a text that had a slot before: nobody new
     started: float | None = None
     first_audio: float | None = None
-    mailbox: Mailbox = field(default_factory=Mailbox)
     worker: Supervisor | None = None  # whose slot it has
     told: int | None = None  # the position its reader knows
     again: bool = False  # it was in a worker that died, and runs alone now
@@ -67,19 +69,36 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        """Jobs that had no slot yet."""
+        return sum(not work.continues for work in self._queue)
 
     @property
     def has_free_slot(self) -> bool:
         """A job added now would start at once."""
-        return not self.waiting and any(worker.free for worker in self.workers)
+        return not len(self._queue) and any(worker.free for worker in self.workers)
 
     def add(self, submit: Submit, user: str) -> Mailbox:
-        work = Work(submit, user, self._clock())
+        """Take in a job; what comes back is told how it goes."""
+        mailbox = Mailbox()
+        self.add_for(mailbox, submit, user)
+        return mailbox
+
+    def add_for(
+        self, reader: Reader, submit: Submit, user: str, *, continues: bool = False
+    ) -> None:
+        """Take in a job, for a reader who must expect to be told before this returns.
+
+        continues: it is the next piece of what had a slot before, so it is not one job more, and
+        comes before the user's others.
+        """
+        work = Work(submit, user, self._clock(), reader, continues)
         self._jobs[work.job_id] = work
-        self._queue.push(user, work)
+        self._queue.push(user, work, ahead=continues)
         self.dispatch()
-        return work.mailbox
+
+    def work_s(self, text: str) -> float | None:
+        """Expected seconds in a slot; None before anything was measured."""
+        return self._estimator.work_s(len(text))
 
     # What a job's reader asks for.
 
@@ -87,7 +106,7 @@ class Dispatcher:
         work = self._jobs.get(job_id)
         if work is None or work.over:
             return None
-        return 0 if work.worker else 1 + list(self._queue).index(work)
+        return 0 if work.worker else 1 + self._line.index(work)
 
     def eta_s(self, job_id: str) -> float | None:
         work = self._jobs.get(job_id)
@@ -96,7 +115,7 @@ class Dispatcher:
         left = self._left_s(work)
         if work.worker or left is None:
             return left
-        queue = list(self._queue)
+        queue = self._line
         wait = self.wait_s(queue[: queue.index(work)])
         return None if wait is None else wait + left
 
@@ -131,7 +150,7 @@ class Dispatcher:
                 if isinstance(event, Audio) and work.first_audio is None:
                     work.first_audio = self._clock()
                 if not work.over:
-                    work.mailbox.put(event)
+                    work.reader.put(event)
 
     def lost(self, loss: Loss) -> None:
         """Jobs of a dead worker: each fails, or is the next to run."""
@@ -143,7 +162,7 @@ class Dispatcher:
                 self._queue.push_front(work.user, work)
             else:
                 self._finish(work, Failed(work.job_id, loss.reason, loss.detail))
-                del self._jobs[work.job_id]
+                self._jobs.pop(work.job_id, None)
         self.dispatch()
 
     def fail(self, error: SynthError, *, waiting_only: bool = False) -> None:
@@ -152,24 +171,34 @@ class Dispatcher:
             self._finish(work, Failed(work.job_id, Reason.CRASHED, str(error)))
             if not work.worker:
                 self._queue.remove(work.user, work)
-                del self._jobs[work.job_id]
+                self._jobs.pop(work.job_id, None)  # a job's end can take others with it
 
     def dispatch(self) -> None:
         """Fill free slots in order of turns, then tell everybody whose place has changed."""
-        while (work := self._queue.peek()) and (worker := self._worker_for(work)):
-            self._queue.pop()
+        while (work := self._queue.peek(self._held)) and (worker := self._worker_for(work)):
+            self._queue.pop(self._held)
             work.worker, work.started = worker, self._clock()
             worker.take(work.submit)
             self._tell_place(work, 0)
-        for position, work in enumerate(self._queue, start=1):
+        for position, work in enumerate(self._line, start=1):
             self._tell_place(work, position)
+
+    @property
+    def _held(self) -> Counter[str]:
+        """How many slots each user has."""
+        return Counter(work.user for work in self._jobs.values() if work.worker)
+
+    @property
+    def _line(self) -> list[Work]:
+        """Who waits, in order."""
+        return list(self._queue.in_order(self._held))
 
     def wait_s(self, ahead: Iterable[Work] | None = None) -> float | None:
         """Expected seconds until a slot is free for whoever comes after `ahead` (None: all).
 
         None when that is not known: no worker is up, or nothing was measured yet.
         """
-        queue = list(self._queue if ahead is None else ahead)
+        queue = self._line if ahead is None else list(ahead)
         if not queue and any(worker.free for worker in self.workers):
             return 0.0
         slots = sum(worker.slots for worker in self.workers)
@@ -202,13 +231,13 @@ class Dispatcher:
         """Its slot or its place in line is free now."""
         if not work.worker:
             self._queue.remove(work.user, work)
-        del self._jobs[work.job_id]
+        self._jobs.pop(work.job_id, None)
         self.dispatch()
 
     def _tell_place(self, work: Work, position: int) -> None:
         if work.told != position and not work.over:
             work.told = position
-            work.mailbox.put(Accepted(work.job_id, position))
+            work.reader.put(Accepted(work.job_id, position))
 
     def _finish(self, work: Work, end: Done | Failed) -> None:
         """Tell the reader how it ended, and the log; the first end counts."""
@@ -222,11 +251,11 @@ class Dispatcher:
             self._estimator.learn(len(work.submit.text), work_s)
             queued_s = work.started - work.since
             timings = replace(end.timings, queued_s=queued_s, ttfa_s=ttfa_s or 0.0)
-            work.mailbox.put(replace(end, timings=timings))
+            work.reader.put(replace(end, timings=timings))
             audio_s, outcome = end.audio_s, "done"
         else:
             waiting, estimate_s = self.waiting, self.wait_s()
-            work.mailbox.fail(as_error(end, waiting=waiting, estimate_s=estimate_s))
+            work.reader.fail(as_error(end, waiting=waiting, estimate_s=estimate_s))
             audio_s, outcome = 0.0, end.reason.value
         ttfa = "-" if ttfa_s is None else f"{ttfa_s * 1000:.0f}"
         rtf = f"{work_s / audio_s:.2f}" if work_s is not None and audio_s else "-"

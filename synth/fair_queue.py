@@ -3,19 +3,25 @@
 A plain data structure on the asking side; knows nothing of workers or of asyncio.
 """
 
+import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_NONE: Mapping[str, int] = {}
+
 
 class FairQueue(Generic[T]):
-    """Jobs of several users, handed out round-robin over the users.
+    """Jobs of several users: whoever has the fewest in work is next, and of those with as few, who
+    has waited longest for a turn.
 
     A user who has nothing left gives up the turn and joins at the end with the next job, so that
     newcomers can neither be starved nor starve anybody: with U users waiting, each is served at
-    least every U-th time.
+    least every U-th time, and one whose jobs hold slots already not before those who have none.
+
+    held: how many jobs each user has in work.
     """
 
     def __init__(self) -> None:
@@ -25,30 +31,43 @@ class FairQueue(Generic[T]):
         return sum(map(len, self._turns.values()))
 
     def __iter__(self) -> Iterator[T]:
-        """Everybody in the order they will be popped, if nothing changes."""
-        turns = [list(jobs) for jobs in self._turns.values()]
-        for round_ in range(max(map(len, turns), default=0)):
-            for jobs in turns:
-                if round_ < len(jobs):
-                    yield jobs[round_]
+        return self.in_order()
 
-    def push(self, user: str, job: T) -> None:
-        self._turns.setdefault(user, deque()).append(job)
+    def in_order(self, held: Mapping[str, int] = _NONE) -> Iterator[T]:
+        """Everybody in the order they will be popped, if nothing else changes."""
+        users = {user: list(jobs) for user, jobs in self._turns.items()}
+        turns = [(held.get(user, 0), turn, user, 0) for turn, user in enumerate(users)]
+        heapq.heapify(turns)
+        next_turn = len(turns)
+        while turns:
+            holds, _, user, number = heapq.heappop(turns)
+            yield users[user][number]
+            if number + 1 < len(users[user]):
+                heapq.heappush(turns, (holds + 1, next_turn, user, number + 1))
+                next_turn += 1
+
+    def push(self, user: str, job: T, *, ahead: bool = False) -> None:
+        """Put a job in line; `ahead` of the user's own others, not of anybody else's."""
+        jobs = self._turns.setdefault(user, deque())
+        if ahead:
+            jobs.appendleft(job)
+        else:
+            jobs.append(job)
 
     def push_front(self, user: str, job: T) -> None:
-        """Put back a job that had its turn: it is the next to be popped."""
+        """Put back a job that had its turn: the next of those whose users have as few in work."""
         jobs = self._turns.pop(user, deque[T]())
         jobs.appendleft(job)
         self._turns = {user: jobs, **self._turns}
 
-    def peek(self) -> T | None:
-        return next(iter(self), None)
+    def peek(self, held: Mapping[str, int] = _NONE) -> T | None:
+        return next(self.in_order(held), None)
 
-    def pop(self) -> T:
+    def pop(self, held: Mapping[str, int] = _NONE) -> T:
         """The next job; its user goes to the end of the line. Raises IndexError when empty."""
         if not self._turns:
             raise IndexError("nobody is waiting")
-        user = next(iter(self._turns))
+        user = min(self._turns, key=lambda user: held.get(user, 0))
         jobs = self._turns.pop(user)
         job = jobs.popleft()
         if jobs:

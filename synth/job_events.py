@@ -24,6 +24,14 @@ class Desk(Protocol):
     def played(self, message: Played) -> None: ...
 
 
+class Reader(Protocol):
+    """Who is told how a job goes: events, and at the end Done or an error."""
+
+    def put(self, event: SpokenEvent) -> None: ...
+
+    def fail(self, error: SynthError) -> None: ...
+
+
 class Mailbox:
     """What the client tells a reader; bounded: only the newest place or progress is kept.
 

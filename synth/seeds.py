@@ -8,9 +8,11 @@ _LIMIT = 2**31  # what every place that takes a seed accepts
 def derived_seed(seed: int, *address: int) -> int:
     """A seed in [0, 2**31) for what `address` numbers; the same for the same numbers, always.
 
-    An address of zeros, or none, is the seed itself.
+    Zeros at the end of an address count for nothing; an empty one is the seed itself.
     """
-    if not any(address):
+    while address and not address[-1]:
+        address = address[:-1]
+    if not address:
         return seed
     words = ",".join(map(str, (seed, *address)))
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) % _LIMIT

@@ -88,3 +88,34 @@ def test_an_empty_queue_says_so() -> None:
     with pytest.raises(IndexError):
         queue.pop()
     assert not queue.remove("a", "job")
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=30),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 5)),
+)
+def test_whoever_has_fewer_slots_is_next_and_the_order_shown_is_the_order_given(
+    users: list[str], held: dict[str, int]
+) -> None:
+    """As slots are filled: each job that gets one counts for its user from then on."""
+    queue: FairQueue[tuple[str, int]] = FairQueue()
+    for number, user in enumerate(users):
+        queue.push(user, (user, number))
+    shown = list(queue.in_order(held))
+    has = dict(held)
+    for job in shown:
+        waiting = {user for user, _ in queue}
+        assert queue.peek(has) == job
+        assert queue.pop(has) == job
+        assert has.get(job[0], 0) == min(has.get(user, 0) for user in waiting)
+        has[job[0]] = has.get(job[0], 0) + 1
+    assert len(queue) == 0
+
+
+def test_the_next_piece_comes_before_the_users_own_others_only() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for user, job in (("a", "a1"), ("b", "b1"), ("a", "a2")):
+        queue.push(user, job)
+    queue.push("b", "b0", ahead=True)
+    assert list(queue) == ["a1", "b0", "a2", "b1"]
+    assert list(queue.in_order({"a": 2})) == ["b0", "b1", "a1", "a2"]

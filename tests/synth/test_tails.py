@@ -138,6 +138,7 @@ def test_the_job_beside_it_does_not_notice() -> None:
 
 def test_derived_seeds_are_fixed_and_fit_wherever_a_seed_does() -> None:
     assert derived_seed(9) == derived_seed(9, 0) == derived_seed(9, 0, 0) == 9
+    assert derived_seed(9, 0, 1) == derived_seed(9, 0, 1, 0) != derived_seed(9, 1)
     assert derived_seed(9, 1) == 389484131
     seeds = {derived_seed(seed, n) for seed in (-1, 0, 9, 2**40) for n in range(1, 50)}
     assert len(seeds) == 4 * 49 and all(0 <= seed < 2**31 for seed in seeds)
