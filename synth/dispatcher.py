@@ -185,8 +185,9 @@ class Dispatcher:
 
     @property
     def _held(self) -> Counter[str]:
-        """How many slots each user has."""
-        return Counter(work.user for work in self._jobs.values() if work.worker)
+        """How many slots each user has beyond one a job, by the length of a text."""
+        works = self._jobs.values()
+        return Counter(work.user for work in works if work.worker and work.continues)
 
     @property
     def _line(self) -> list[Work]:
