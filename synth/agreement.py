@@ -21,6 +21,12 @@ from synth.pipeline import Pipeline
 from synth.protocol import HistoryPrompt, Sampling, Streaming, Submit
 from synth.vocab import ModelConfig
 
+CLIPS = (
+    (1, "Hello there, how are you today?"),
+    (2, "The train to the coast leaves at half past seven, and it is never on time."),
+    (3, "Well [laughs] I did not see that coming!"),
+)
+
 _BANDS = 80
 _QUIET = 1e-4  # amplitude that counts as silence: -80 dB
 

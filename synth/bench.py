@@ -2,7 +2,8 @@
 
 `python -m synth bench`. Random weights of the real shapes do the same work as trained ones, so no
 download is needed. Contenders take turns within each repeat, so that a busy minute hits them all;
-medians are reported, of CPU time and of wall time. Sound and quality are not judged here.
+medians are reported, of CPU time and of wall time. `--quality` judges instead: how far the ways to
+make a clip sooner are from the exact one.
 """
 
 import argparse
@@ -11,18 +12,18 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from synth import contenders
+from synth import agreement, contenders
 from synth.checkpoints import open_checkpoint
 from synth.coarse import total_steps
 from synth.contenders import Contender
 from synth.errors import SynthError
-from synth.model import Checkpoint
+from synth.model import Checkpoint, build_model
 from synth.protocol import HistoryPrompt, Stage
 from synth.random_model import random_checkpoint
 from synth.vocab import BARK, BARK_SMALL, ModelConfig
@@ -118,7 +119,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--voice", action="store_true", help="continue a full history")
     p.add_argument("--only", nargs="+", choices=_CHOICES, default=_DEFAULT, metavar="NAME",
                    help=f"of {', '.join(_CHOICES)}")  # fmt: skip
+    p.add_argument("--quality", action="store_true",
+                   help="in place of times: how far low latency is from exact")  # fmt: skip
     return p
+
+
+def quality(
+    checkpoint: Checkpoint, history: HistoryPrompt | None, seconds: float | None, device: str
+) -> Iterator[str]:
+    """Lines that say how far this engine's shortcuts are from the exact way, as they are measured.
+
+    seconds: the length of the clips; None lets them end by themselves.
+    """
+    model = build_model(checkpoint, device=device)
+    yield "Low latency against exact: the same code, by codebook, and difference of log-mel spectra"
+    rows = agreement.measure(model, agreement.CLIPS, history, seconds=seconds)
+    yield agreement.table(list(rows), checkpoint.config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -150,6 +166,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{options.threads} thread(s), median of {options.repeats}, torch {torch.__version__}"
     )
     say(f"{_load()} on {os.cpu_count()} processors at the start")
+    if options.quality:
+        ends_itself = options.model not in _SIZES
+        for line in quality(
+            checkpoint, history, None if ends_itself else options.seconds, options.device
+        ):
+            say(line)
+        return 0
     results: dict[str, Times] = {}
     running: dict[str, Contender] = {}
     for name in options.only:

@@ -8,7 +8,7 @@ import torch
 from synth import bench, contenders
 from synth.bench import Times, measure, random_history, table
 from synth.contenders import Contender
-from synth.protocol import HistoryPrompt, Stage
+from synth.protocol import RANDOM_MODEL, HistoryPrompt, Stage
 from tests.synth.tiny import NARROW, tiny_checkpoint
 
 TOKENS = 12
@@ -63,3 +63,17 @@ def test_the_command_measures_this_engine(capsys: pytest.CaptureFixture[str]) ->
 def test_a_model_that_is_not_there_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--model", "/no/such/folder"]) == 78
     assert "/no/such/folder" in capsys.readouterr().out
+
+
+def test_quality_says_how_far_low_latency_is(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert bench.main(["--quality", "--model", RANDOM_MODEL, "--voice"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    lines = capsys.readouterr().out.splitlines()
+    kinds = ("greedy", "same noise", "exact, other noise")
+    means = {kind: line for kind in kinds for line in lines if f"| all |  | {kind} |" in line}
+    assert set(means) == set(kinds)
+    shares = [float(cell.strip(" %")) for cell in means["same noise"].split("|")[4:6]]
+    assert all(0 < share < 100 for share in shares)
