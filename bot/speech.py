@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bot.prefill import Paces, Timeline
+from synth.audio import Paces, Timeline
 from synth.client import Job, SynthClient
 from synth.protocol import (
     Accepted,
@@ -93,7 +93,7 @@ class Listener(Protocol):
 
     def hear(self, samples: npt.NDArray[np.float32], needed_s: float) -> None:
         """The next samples; `needed_s` seconds must have come before any can be played without
-        running dry (`bot.prefill`). Must neither wait nor raise.
+        running dry (`synth.prefill`). Must neither wait nor raise.
         """
         ...
 

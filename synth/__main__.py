@@ -11,15 +11,17 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
-from synth.audio import AudioFormat, find_ffmpeg
+from synth.audio import AudioFormat, find_ffmpeg, open_ffmpeg
 from synth.errors import InvalidRequest, SynthError
+from synth.live_audio import FORMATS
+from synth.live_output import LiveOutputs, find_player, standard_output
 from synth.protocol import JobEvent, Progress, Sampling, Stage, Streaming
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def say(options: argparse.Namespace) -> int:
     from synth.job import check_sampling
 
     texts = _texts(options)
+    live = _live(options)
     outputs = _outputs(options, len(texts))
     sampling = sampling_of(options)
     check_sampling(sampling)
@@ -88,34 +91,59 @@ def say(options: argparse.Namespace) -> int:
     if bark.notice:
         print(bark.notice, file=sys.stderr)
     voice = None if options.voice is None else bark.voice(options.voice)
-    last: tuple[Path, Clip] | None = None
+    last: tuple[Path | None, Clip] | None = None
     failed = 0
-    for text, output in zip(texts, outputs, strict=True):
-        seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-        try:
-            with StageBars() as bars:
-                clip = bark.say(
-                    text,
-                    voice,
-                    seed=seed,
-                    sampling=sampling,
-                    streaming=Streaming.LOW_LATENCY if options.low_latency else Streaming.EXACT,
-                    on_event=bars,
-                )
-        except InvalidRequest as error:
-            if len(texts) == 1:
-                raise
-            print(f"Error: {output} was not made: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        clip.save(output, raw=options.raw)
-        _tell(output, clip)
-        last = output, clip
+    with LiveOutputs(bark.config.codec.sample_rate, **live) as heard:
+        for text, output in zip(texts, outputs, strict=True):
+            seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+            try:
+                with StageBars() as bars, heard.clip(text, options.voice, output) as hear:
+                    clip = bark.say(
+                        text,
+                        voice,
+                        seed=seed,
+                        sampling=sampling,
+                        streaming=Streaming.LOW_LATENCY if options.low_latency else Streaming.EXACT,
+                        on_event=_both(bars, hear),
+                    )
+            except InvalidRequest as error:
+                if len(texts) == 1:
+                    raise
+                print(f"Error: {output or repr(text)} was not made: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            if output is not None and not options.stream:
+                clip.save(output, raw=options.raw)
+            _tell(output, clip)
+            last = output, clip
     if last and options.save_voice:
         output, clip = last
         clip.save_voice(options.save_voice)
-        print(f"{options.save_voice}: the voice of {output}")
+        print(f"{options.save_voice}: the voice of {output or 'the clip'}", file=_told_to(output))
     return 1 if failed else 0
+
+
+def _live(options: argparse.Namespace) -> dict[str, Any]:
+    """What is let out while it is made, for `LiveOutputs`; found wanting before minutes of work."""
+    to_stdout = options.output == "-"
+    if options.format and not to_stdout:
+        raise InvalidRequest("--format is for -o -; a file's suffix says what format it gets.")
+    if options.raw and (to_stdout or options.stream):
+        raise InvalidRequest(
+            "--raw needs the whole clip: leave it out, or write a file without --stream. What "
+            "--format raw gives is 16-bit samples."
+        )
+    if to_stdout and options.play:
+        raise InvalidRequest("Give --play or -o -, not both.")
+    if options.stream and options.play and options.output is None:
+        raise InvalidRequest("--stream is for files: name one with -o.")
+    if to_stdout:
+        standard_output()
+    return {
+        "player": find_player(open_ffmpeg()) if options.play else None,
+        "stdout_format": (options.format or "wav") if to_stdout else None,
+        "files": options.stream,
+    }
 
 
 def _load(options: argparse.Namespace) -> "Bark":
@@ -156,21 +184,24 @@ def _texts(options: argparse.Namespace) -> list[str]:
     return texts
 
 
-def _outputs(options: argparse.Namespace, count: int) -> list[Path]:
-    """One file a text: hello.ogg, or hello-1.ogg, hello-2.ogg and so on.
+def _outputs(options: argparse.Namespace, count: int) -> Sequence[Path | None]:
+    """One file a text: hello.ogg, or hello-1.ogg, hello-2.ogg and so on; none where all goes to
+    the speakers or to standard output.
 
     What would keep them from being written is found here, before minutes of work.
     """
-    output = Path(options.output or ("speech.wav" if options.raw else "speech.ogg"))
-    if AudioFormat.of(output) is not AudioFormat.WAV and options.raw:
-        raise InvalidRequest(
-            f"Raw samples go into a .wav file only: use -o {output.with_suffix('.wav')}."
-        )
+    outputs: list[Path] = []
     find_ffmpeg()
-    outputs = [output]
-    if count > 1:
-        width = len(str(count))
-        outputs = [output.with_stem(f"{output.stem}-{n:0{width}}") for n in range(1, count + 1)]
+    if options.output != "-" and (options.output or not options.play):
+        output = Path(options.output or ("speech.wav" if options.raw else "speech.ogg"))
+        if AudioFormat.of(output) is not AudioFormat.WAV and options.raw:
+            raise InvalidRequest(
+                f"Raw samples go into a .wav file only: use -o {output.with_suffix('.wav')}."
+            )
+        outputs = [output]
+        if count > 1:
+            width = len(str(count))
+            outputs = [output.with_stem(f"{output.stem}-{n:0{width}}") for n in range(1, count + 1)]
     voice = Path(options.save_voice) if options.save_voice is not None else None
     if voice is not None and voice.suffix != ".npz":
         raise InvalidRequest(f"A voice is saved as .npz, not {options.save_voice}.")
@@ -181,17 +212,31 @@ def _outputs(options: argparse.Namespace, count: int) -> list[Path]:
             raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
         if not os.access(path.parent, os.W_OK):
             raise InvalidRequest(f"Nothing may be written to {path.parent}: name another folder.")
-    return outputs
+    return outputs or [None] * count
 
 
-def _tell(output: Path, clip: "Clip") -> None:
+def _tell(output: Path | None, clip: "Clip") -> None:
     work = clip.timings.work_s
     print(
-        f"{output}: {clip.duration_s:.2f} s, seed {clip.seed}, "
-        f"made in {work:.1f} s ({work / clip.duration_s:.2f} x real time)"
+        f"{output or 'Spoken'}: {clip.duration_s:.2f} s, seed {clip.seed}, "
+        f"made in {work:.1f} s ({work / clip.duration_s:.2f} x real time)",
+        file=_told_to(output),
     )
     for note in clip.notes:
-        print(note)
+        print(note, file=_told_to(output))
+
+
+def _told_to(output: Path | None) -> TextIO:
+    """Where words go: standard output may be taken by sound."""
+    return sys.stderr if output is None else sys.stdout
+
+
+def _both(*listeners: Callable[[JobEvent], None]) -> Callable[[JobEvent], None]:
+    def tell(event: JobEvent) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
 
 
 def sampling_of(options: argparse.Namespace) -> Sampling:
@@ -330,7 +375,20 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
         *("-o", "--output"),
         metavar="FILE",
         help=".ogg, .mp3, .flac or .wav; numbered when there are several texts (speech.ogg, or "
-        "speech.wav with --raw)",
+        "speech.wav with --raw); - is standard output, written as the sound is made",
+    )
+    parser.add_argument(
+        "--format", choices=list(FORMATS), help="of what goes to standard output (wav)"
+    )
+    parser.add_argument(
+        "--play",
+        action="store_true",
+        help="play through ffplay, as soon as it cannot run dry any more; a file only with -o",
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="write the file as the sound is made, at a loudness found on the way",
     )
     parser.add_argument(
         "--model", metavar="NAME|FOLDER", help="suno/bark, suno/bark-small or a model folder"

@@ -35,6 +35,7 @@ from synth.loudness import (
     measure,
     measure_file,
 )
+from synth.prefill import Paces, Timeline
 from synth.stream_gain import Meter, StreamGain, VoiceLevels
 
 __all__ = [
@@ -45,9 +46,11 @@ __all__ = [
     "Loudness",
     "Meter",
     "Output",
+    "Paces",
     "Recipe",
     "Samples",
     "StreamGain",
+    "Timeline",
     "VoiceLevels",
     "checked",
     "encode",

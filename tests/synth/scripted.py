@@ -3,6 +3,8 @@
 A job's text is a list of words; each step performs one word of every job in a slot:
 
     chunk   0.1 s of audio
+    sound   0.2 s of audio that sounds like speech, and goes on from one to the next
+    work    50 ms of work
     hold    stay here, reporting progress, until cancelled
     mute    stay here and say nothing, between bounded steps
     company stay here until another job has a slot too, or for 50 steps
@@ -42,9 +44,11 @@ from synth.protocol import (
     Timings,
 )
 from synth.worker import Engine, WorkerSettings
+from tests.synth.sounds import speech_like
 
 RATE = 24_000
 CHUNK = RATE // 10
+SPEECH = speech_like(15.0)
 NOTHING = HistoryPrompt(
     semantic=np.zeros(0, np.int64),
     coarse_codes=np.zeros((2, 0), np.int64),
@@ -115,6 +119,14 @@ class ScriptedPipeline:
                 if len(self._jobs) > 1 or self._lonely[job_id] == 50:
                     self._jobs[job_id] = (words[1:], chunks)
                 return []
+            case "work":
+                time.sleep(0.05)
+                self._jobs[job_id] = (words[1:], chunks)
+                return []
+            case "sound":
+                self._jobs[job_id] = (words[1:], chunks + 2)
+                begin = chunks * CHUNK
+                return [Audio(job_id, 0, chunks, SPEECH[begin : begin + 2 * CHUNK])]
             case "chunk":
                 self._jobs[job_id] = (words[1:], chunks + 1)
                 return [Audio(job_id, 0, chunks, np.full(CHUNK, chunks, np.float32))]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bot.prefill import HOST_S, KEEPS_UP_RTF, RESERVE, Pace, Paces, Timeline, needed_s
+from synth.prefill import HOST_S, KEEPS_UP_RTF, RESERVE, Pace, Paces, Timeline, needed_s
 
 Arrivals = list[tuple[float, float]]  # when a piece comes, and how many seconds of sound it is
 
@@ -45,7 +45,7 @@ def runs_dry(job: Arrivals, begins: float) -> bool:
 
 
 def beginning(job: Arrivals, paces: Paces, characters: int = 50) -> float:
-    """When the bot lets it play: with the piece that makes it enough, or when it is whole."""
+    """when it is let play: with the piece that makes it enough, or when it is whole."""
     timeline = Timeline(0.0)
     for now, size in job:
         timeline.came(now, size)
