@@ -63,6 +63,10 @@ class Player(Protocol):
         """The clip is whole; what comes back ends with the playing. Both raise UserError."""
         ...
 
+    def stop(self) -> None:
+        """It is not to be heard, or no further; what is wanted for nothing else is not made."""
+        ...
+
     async def close(self, *, cut: bool) -> None:
         """There is nothing more to come; cut: what has come is not to be heard either."""
         ...

@@ -130,6 +130,19 @@ class Desk:
         job.utterance.cancel()
         return CancelResult.CANCELLED
 
+    def stop(self, guild_id: int | None) -> set[str]:
+        """Keep what is still being made for a server's voice channel from being heard there, and
+        from being made where it is wanted for nothing else; the ids of those jobs.
+        """
+        stopped: set[str] = set()
+        for job_id, job in self._jobs.items():
+            player = job.order.player
+            if job.order.guild_id == guild_id and player is not None and not job.spoken:
+                job.cancelled |= not job.order.wants_file
+                player.stop()
+                stopped.add(job_id)
+        return stopped
+
     def works(self, guild_id: int | None) -> list[tuple[Order, int]]:
         """A server's orders that are not spoken yet, with their place in line; 0 is in work."""
         jobs = [job for job in self._jobs.values() if job.order.guild_id == guild_id]

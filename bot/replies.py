@@ -55,6 +55,7 @@ ANSWER_IN_PRIVATE = "The answer is in your direct messages."
 FILE_REFUSED = "Discord did not take the file here, not even a smaller one; try a shorter text."
 BOT_TIMED_OUT = "A moderator has put the bot in timeout: it can post again when that is over."
 INTERRUPTED = "The bot was restarted before this clip was finished; ask for it again with /bark."
+STOPPED_UNHEARD = "Playing was stopped before this clip was made, so it was not heard."
 STOPPING = "The bot is being restarted; ask again in a minute."
 
 

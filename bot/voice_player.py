@@ -25,7 +25,7 @@ from bot.playback import (
     VoiceSession,
     VoiceSessions,
 )
-from bot.replies import clip_title
+from bot.replies import STOPPED_UNHEARD, clip_title
 from bot.speech import Clip
 from bot.transcode import Transcoder
 
@@ -59,6 +59,7 @@ class ChannelPlayer:
         self._live: LiveClip | None = None
         self._entering: asyncio.Task[PlayTicket] | None = None
         self._ticket: PlayTicket | None = None
+        self._stopped = False  # before it was heard
         self._over = False  # the clip is whole, or will never be
 
     @property
@@ -79,7 +80,7 @@ class ChannelPlayer:
         """
         live = self._live
         assert live is not None, "prepared before any sound came"
-        if self._ticket is not None and self._ticket.done():
+        if self._stopped or (self._ticket is not None and self._ticket.done()):
             return  # nobody listens any more
         live.hear(samples, needed_s)
         if live.begun and self._entering is None:
@@ -88,9 +89,12 @@ class ChannelPlayer:
     async def play(self, clip: Clip, order: Order) -> PlayTicket:
         """The clip is whole: let it be heard to its end, or queue it if it is not heard yet.
 
-        Raises VoiceProblem, UserError when its encoder failed half-way, SynthUnavailable.
+        Raises VoiceProblem, UserError when it was stopped before it was heard or its encoder failed
+        half-way, SynthUnavailable.
         """
         self._over = True
+        if self._stopped:
+            raise UserError(STOPPED_UNHEARD)
         live = self._live
         if self._entering is None or live is None:
             self._sounds.learn(clip.voice, clip.samples, clip.sample_rate)
@@ -107,6 +111,8 @@ class ChannelPlayer:
         await live.until_ready()
         self._ticket = ticket = await self._enter(live.stream)
         ticket.ended.add_done_callback(self._ended)
+        if self._stopped:
+            ticket.cancel()
         return ticket
 
     async def _enter(self, stream: PacketStream) -> PlayTicket:
@@ -140,6 +146,17 @@ class ChannelPlayer:
             return
         self._live.cut()
         if ended.result().outcome in (Outcome.SKIPPED, Outcome.STOPPED):
+            if not self._order.wants_file:
+                self._making.cancel()
+
+    def stop(self) -> None:
+        """Let it be heard no further, or not at all; without a file to come it is not made."""
+        if self._ticket is not None:
+            self._ticket.cancel()
+        elif not self._over:
+            self._stopped = True
+            if self._live is not None:
+                self._live.cut()
             if not self._order.wants_file:
                 self._making.cancel()
 

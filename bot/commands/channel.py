@@ -8,6 +8,7 @@ from discord import app_commands
 from bot import replies
 from bot.access import Interaction, check_access, is_manager
 from bot.answer import NOBODY
+from bot.delivery import Order
 from bot.errors import UserError
 from bot.playback import QueuedClip, VoiceSession, VoiceSessions
 from bot.services import services_of
@@ -47,12 +48,18 @@ async def skip(interaction: Interaction) -> None:
     await _say(interaction, replies.skipped(clip.title))
 
 
-@app_commands.command(description="Stop playing and drop what waits in the voice channel.")
+@app_commands.command(
+    description="Stop playing, and drop what waits for the voice channel or is being made for it."
+)
 @app_commands.guild_only()
 async def stop(interaction: Interaction) -> None:
-    session = _session(interaction)
-    _require_say(interaction, session.queue())
-    await _say(interaction, replies.stopped(session.stop()))
+    session, desk = _session(interaction), services_of(interaction).desk
+    playing = session.queue()
+    works = [order for order, _ in desk.works(interaction.guild_id) if order.player is not None]
+    _require_say(interaction, playing, works)
+    session.stop()
+    stopped = {clip.job_id for clip in playing} | desk.stop(interaction.guild_id)
+    await _say(interaction, replies.stopped(len(stopped)))
 
 
 @app_commands.command(
@@ -100,8 +107,11 @@ def _session(interaction: Interaction) -> VoiceSession:
     return session
 
 
-def _require_say(interaction: Interaction, clips: Iterable[QueuedClip]) -> None:
-    """Raises UserError unless all of the clips are the member's own, or a manager asks."""
+def _require_say(
+    interaction: Interaction, clips: Iterable[QueuedClip], works: Iterable[Order] = ()
+) -> None:
+    """Raises UserError unless all of them are the member's own, or a manager asks."""
     if not is_manager(interaction):
-        if any(clip.requester_id != interaction.user.id for clip in clips):
+        owners = {clip.requester_id for clip in clips} | {order.user_id for order in works}
+        if owners - {interaction.user.id}:
             raise UserError(replies.NOT_YOUR_CLIP)

@@ -59,6 +59,8 @@ class Channel:
         else:
             self._ends.set_exception(problem)
 
+    def stop(self) -> None: ...
+
     async def close(self, *, cut: bool) -> None:
         self.closed += 1
 

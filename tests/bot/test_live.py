@@ -95,11 +95,11 @@ class Scene:
 
     async def over(self, asked: Interaction) -> None:
         """Wait until nothing of the last job is left: no task, no process, no place in a queue."""
-        desk, job_id = self.client.services.desk, self.engine.last.job_id
+        job_id = self.engine.last.job_id
         await self.server.answered(asked, lambda i: "Cancel" not in i.buttons)
-        async with asyncio.timeout(10):
-            while job_id in desk._jobs:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await asyncio.wait_for(
+            asyncio.gather(*(t for t in asyncio.all_tasks() if t.get_name() == f"job {job_id}")), 10
+        )
         assert all(process.returncode is not None for process in self.processes)
         assert not [t for t in asyncio.all_tasks() if t.get_name() == "live encoder"]
 
@@ -211,6 +211,24 @@ async def test_what_is_called_off_is_made_no_further(scene: Scene, way: str) -> 
     scene.finish()
     assert scene.likeness(await scene.hearing.end()) > 0.98
     await scene.over(asked)
+
+
+@pytest.mark.parametrize("to", ["voice", "both"])
+async def test_a_stop_holds_for_a_clip_that_is_not_heard_yet(scene: Scene, to: str) -> None:
+    asked = await scene.bark(to=to)
+    scene.make(1.0, rtf=1.2)  # too slow to be heard before it is whole
+    scene.engine.progress(Stage.FINE, 0.5)
+    await scene.server.journal.wait_for("voice_connected", 0)
+    assert (await scene.use("stop")).content == replies.stopped(1)
+    if to == "voice":
+        await scene.server.answered(asked, lambda i: i.content == replies.CANCELLED)
+    else:
+        scene.finish()
+        await scene.server.answered(asked, lambda i: bool(i.attachments))
+        assert replies.STOPPED_UNHEARD in asked.content
+    await scene.over(asked)
+    assert not scene.hearing.sound
+    assert len(scene.engine.cancelled) == (to == "voice")
 
 
 async def test_a_skipped_clip_that_is_wanted_as_a_file_is_made(scene: Scene) -> None:
