@@ -141,6 +141,9 @@ class Codec:
         self._books = [placed.pop(embedding_name(book)) for book in range(config.fine.codebooks)]
         weights = {name.removeprefix("decoder."): tensor for name, tensor in placed.items()}
         decoder.load_state_dict(weights, assign=True)
+        for module in decoder.modules():
+            if isinstance(module, nn.LSTM):
+                module.flatten_parameters()  # cuDNN wants one block and says so at every call
         self._decoder = decoder.requires_grad_(False)
         self.device = device
         self.codebooks = config.fine.codebooks

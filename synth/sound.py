@@ -11,7 +11,8 @@ from synth.codec_stream import CodecStream
 from synth.protocol import Audio
 
 # Frames decoded at a time. The first sound is wanted soon; later on, small pieces cost more a frame
-# (one core: 15 frames 11 times faster than real time, 40 frames 16 times) and bring nothing.
+# and bring nothing: one core decodes 1 frame at a time 2.7 times faster than real time, 15 frames
+# 10 times, 30 frames 11.4 times, a whole clip 12.3 times.
 FIRST_FRAMES = 15
 LEAST_FRAMES = 30
 MOST_FRAMES = 60
