@@ -16,7 +16,7 @@ from bot.buttons import controls
 from bot.catalogue import Catalogue
 from bot.client import BarkClient
 from bot.config import Settings
-from bot.delivery import Delivery
+from bot.delivery import Delivery, Ear, Making, Order
 from bot.desk import Clock, Desk
 from bot.doctor import check_voice_libraries, worker_settings
 from bot.errors import StartError
@@ -44,13 +44,15 @@ async def open_bot(
     wall_clock: Callable[[], float] = time.time,
     waiting: Waiting = plainly,
     voice: bool = True,
+    ear: Callable[[Order, Making], Ear] | None = None,
     tell: Callable[[str], None] = logger.info,
 ) -> AsyncGenerator[BarkClient]:
     """Everything the bot needs, open and checked, and a client that is ready to log in.
 
     backends: where synthesis runs; default: a process of its own, as the settings say.
-    waiting: how events from outside are awaited. voice: whether there are voice channels. tell:
-    gets what the owner is to read whatever the log level, such as the invite.
+    waiting: how events from outside are awaited. voice: whether there are voice channels. ear: who
+    hears clips that go to none. tell: gets what the owner is to read whatever the log level, such
+    as the invite.
     Raises StartError with one sentence that names the remedy.
     """
     if voice:
@@ -78,6 +80,7 @@ async def open_bot(
                 controls=controls,
                 fail=client.fail_job,
                 clock=clock,
+                ear=ear,
             )
             client.services = Services(
                 settings=settings,

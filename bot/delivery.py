@@ -39,6 +39,18 @@ class Making(Protocol):
     def cancel(self) -> None: ...
 
 
+class Ear(Protocol):
+    """Where no voice channel takes it: who hears a clip while it is made, as the demo's page."""
+
+    def hear(self, samples: npt.NDArray[np.float32], needed_s: float) -> None:
+        """As `Player.hear`."""
+        ...
+
+    def end(self, *, whole: bool) -> None:
+        """There is nothing more to come."""
+        ...
+
+
 class Player(Protocol):
     """A voice channel that takes an order's clip."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot.app import open_bot
 from bot.config import Settings
+from bot.delivery import Ear, Making, Order
 from bot.demo_pace import PacedBackend
 from bot.doctor import worker_settings
 from bot.errors import StartError
@@ -90,20 +91,28 @@ async def serve(
     import simcord
 
     from bot.demo_page import LivePage, furnish
+    from bot.demo_sound import PageSounds
 
     environment: list[Env] = []
+    speaks = settings.synth.model != RANDOM_MODEL
+    sounds = PageSounds() if speaks else None  # nobody is to have noise played at them unasked
+
+    def ear(order: Order, making: Making) -> Ear:
+        assert sounds is not None
+        return sounds.ear(order.request.voice, making.sample_rate)
 
     async def waiting(awaitable: Coroutine[Any, Any, Any]) -> Any:
         # simcord stands still until the bot has nothing to do; a job is not to hold it up.
         return await environment[0].external_wait(awaitable, reason="a job of the speech engine")
 
-    async with open_bot(settings, backends=[backend], waiting=waiting, voice=False) as client:
+    async with open_bot(
+        settings, backends=[backend], waiting=waiting, voice=False, ear=ear if speaks else None
+    ) as client:
         async with simcord.run(client, check_errors=False) as env:
             environment.append(env)
-            speaks = settings.synth.model != RANDOM_MODEL
             channel, person = await furnish(env, client, speaks=speaks)
             try:
-                async with LivePage(env, channel, person, port) as page:
+                async with LivePage(env, channel, person, port, sounds) as page:
                     with _closed_by_sigterm(page.close):  # before anybody hears that it runs
                         tell(f"The demo is at {page.url}")
                         tell("Open it in a browser on this machine; Ctrl-C ends the demo.")

@@ -7,17 +7,48 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import discord
+from aiohttp import web
 from simcord import ChannelHandle, Env, MemberActor
 from simcord.preview import Preview
+from simcord.preview._server import PreviewServer
 
 from bot import replies
 from bot.client import BarkClient
+from bot.demo_sound import PageSounds
 
 _CHANNEL = "try-it-here"
 _SIZE = 960, 720  # of simcord's screenshots; what a browser shows follows its window
+
+
+class SoundingServer(PreviewServer):
+    """The page's server, with a script and the sounds it plays beside simcord's own files."""
+
+    _STATIC_FILES: ClassVar[dict[str, str]] = {
+        **PreviewServer._STATIC_FILES,
+        **dict.fromkeys(("/live.js", "/live/next", "/live/sound"), ""),
+    }
+
+    def __init__(self, page: Preview, port: int, sounds: PageSounds) -> None:
+        super().__init__(page, port)
+        self._sounds = sounds
+
+    async def close(self) -> None:
+        self._sounds.close()
+        await super().close()
+
+    async def _static(self, request: Any) -> Any:
+        if request.path.startswith("/live"):
+            if request.headers.get("Host", "") not in self._allowed_hosts():
+                raise web.HTTPForbidden()
+            return await self._sounds.answer(request)
+        response = await super()._static(request)
+        if request.path == "/":
+            script = '<script type="module" src="/live.js"></script></body>'
+            response.text = response.text.replace("</body>", script)
+        return response
 
 
 class LivePage(Preview):
@@ -26,10 +57,17 @@ class LivePage(Preview):
     simcord publishes what a user's action brings about at once, and what the bot does later only
     when Refresh is pressed. Here each look of the page publishes what has happened since the last
     one. Not sooner: a button that is pressed on anything but the newest publication is refused.
-    It also scrolls to what the bot says, unless somebody reads further back.
+    It also scrolls to what the bot says, unless somebody reads further back, and plays `sounds`.
     """
 
-    def __init__(self, env: Env, channel: ChannelHandle, viewer: MemberActor, port: int) -> None:
+    def __init__(
+        self,
+        env: Env,
+        channel: ChannelHandle,
+        viewer: MemberActor,
+        port: int,
+        sounds: PageSounds | None = None,
+    ) -> None:
         super().__init__(
             env,
             channel,
@@ -44,6 +82,8 @@ class LivePage(Preview):
             assets=None,
             port=port,
         )
+        if sounds is not None:
+            self._server = SoundingServer(self, port, sounds)
         self._shown: dict[str, int] = {}  # how many of the bot's requests each page shows
 
     def _page_payload(self, page: Any) -> dict[str, Any]:

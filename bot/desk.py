@@ -15,7 +15,7 @@ import discord
 from bot import error_replies, replies
 from bot.answer import UNREACHABLE, Answer, StatusLine
 from bot.config import LimitsSection
-from bot.delivery import Delivery, Order
+from bot.delivery import Delivery, Ear, Making, Order
 from bot.errors import StoreUnavailable, SynthUnavailable, Untold, UserError
 from bot.speech import Clip, Speech, Status, Utterance
 from bot.store import NewJob, Outcome, Refused, Store
@@ -55,6 +55,7 @@ class Desk:
     """Takes orders.
 
     controls: the buttons under a job's status. fail: turns what went wrong into the answer.
+    ear: who hears clips that no voice channel takes, if somebody does.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Desk:
         controls: Callable[[str], discord.ui.View],
         fail: Fail,
         clock: Clock,
+        ear: Callable[[Order, Making], Ear] | None = None,
     ) -> None:
+        self._ear = ear
         self._store = store
         self._speech = speech
         self._delivery = delivery
@@ -228,7 +231,16 @@ class Desk:
         async def started() -> None:
             await self._noted(self._store.job_started(job_id))
 
-        return await job.utterance.run(StatusLine(show, self._clock), started, player)
+        watcher = StatusLine(show, self._clock)
+        if player is not None or self._ear is None:
+            return await job.utterance.run(watcher, started, player)
+        ear, whole = self._ear(job.order, job.utterance), False
+        try:
+            clip = await job.utterance.run(watcher, started, ear)
+            whole = True
+            return clip
+        finally:
+            ear.end(whole=whole)
 
     async def _interrupt(self, job_id: str, answer: Answer) -> None:
         """The bot stops: what can still be said is said, but nobody waits long for it."""

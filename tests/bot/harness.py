@@ -224,6 +224,7 @@ async def open_world(
     worker: Any = None,
     clock: Clock | None = None,
     voice: bool = False,
+    ear: Any = None,
     allowed_errors: Sequence[type[BaseException]] = (BotError, SynthError),
     **limits: Any,
 ) -> AsyncGenerator[World]:
@@ -243,7 +244,7 @@ async def open_world(
         return await environment[0].external_wait(awaitable, reason="the synthesis worker")
 
     async with open_bot(
-        settings, backends=[worker], clock=clock, waiting=waiting, voice=voice
+        settings, backends=[worker], clock=clock, waiting=waiting, voice=voice, ear=ear
     ) as client:
         async with simcord.run(client, check_errors=False) as env:
             environment.append(env)

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 
 from bot import replies
 from bot.config import Settings, SynthSection
+from bot.delivery import Ear, Making, Order
 from bot.demo import demo, demo_backend, demo_settings
 from bot.demo_pace import PacedBackend
 from bot.demo_page import LivePage, furnish
+from bot.demo_sound import PageSounds
 from bot.errors import StartError
 from synth.client import ProcessBackend
 from synth.protocol import RANDOM_MODEL, Cancel, Event, Failed, Progress, Reason, Stage, Submit
@@ -113,6 +116,61 @@ async def test_the_page_follows_the_bot(tmp_path: Path) -> None:
                 assert not receipt["rejected"]
                 await world.until(lambda: result.response.content == replies.CANCELLED)
                 assert replies.CANCELLED in await reader.look()
+
+
+async def test_the_page_hears_a_clip_while_it_is_made(tmp_path: Path) -> None:
+    sounds, worker = PageSounds(), ScriptedBackend(ready())
+
+    def ear(order: Order, making: Making) -> Ear:
+        return sounds.ear(order.request.voice, making.sample_rate)
+
+    async with open_world(tmp_path, worker=worker, ear=ear) as world:
+        page = LivePage(world.env, world.channel, world.ada, 0, sounds)
+        async with page, aiohttp.ClientSession(page.url.partition("#")[0]) as browser:
+            async with browser.get("/") as answer:
+                assert '<script type="module" src="/live.js">' in await answer.text()
+            async with browser.get("/live.js") as answer:
+                assert answer.content_type == "text/javascript" and "audio.play()" in (
+                    await answer.text()
+                )
+            result = await world.bark()
+            tone = np.sin(np.arange(4800) / 20).astype(np.float32) / 4
+            for chunk in range(10):
+                worker.sound(tone, chunk=chunk)
+            async with browser.get("/live/next?after=0") as answer:
+                assert await answer.json() == {"number": 1}
+            async with browser.get("/live/sound?number=1") as answer:
+                assert answer.content_type == "audio/wav"
+                early = await answer.content.readexactly(44 + 2 * 4800 * 5)
+                assert not result.response.attachments  # it is still being made
+                worker.sound(tone, chunk=10)
+                worker.done(11 * 0.2)
+                data = early + await answer.content.read()
+            assert len(data) == 44 + 2 * 4800 * 11
+            assert 0.1 < np.abs(np.frombuffer(data[44:], "<i2")).max() / 32768 < 1
+            await world.until(lambda: result.response.attachments)
+
+            # A slow one is played when it is whole, and one that is called off not at all.
+            result = await world.bark()
+            worker.sound(tone)
+            world.client.services.desk.cancel(worker.last.job_id)
+            await world.until(lambda: result.response.content == replies.CANCELLED)
+            result = await world.bark()
+            await world.spoken(result)
+            async with browser.get("/live/next?after=1") as answer:
+                assert await answer.json() == {"number": 2}
+            async with browser.get("/live/sound?number=1") as answer:
+                assert answer.status == 404
+            async with browser.get("/live/next", headers={"Host": "evil.example"}) as answer:
+                assert answer.status == 403
+
+            waiting = asyncio.create_task(browser.get("/live/next?after=2").__aenter__())
+            await asyncio.sleep(0)
+            async with browser.get("/live.js"):  # by then the other is being waited for
+                pass
+            assert not waiting.done()
+            await page.close()  # at once, whoever waits
+            assert (await waiting).status == 503
 
 
 async def test_the_first_message_says_what_makes_the_noise(tmp_path: Path) -> None:
