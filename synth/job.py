@@ -106,11 +106,21 @@ class Job:
         if stage is Stage.SEMANTIC:
             return not self.coarse.complete
         if stage is Stage.COARSE:
+            if self._may_be_in_vain:
+                return False
             generated = self.coarse.generated
             return self.window_ends is not None or self.coarse.window_exists(generated)
         if stage is Stage.FINE:
             return self.fine.ready
         return self._next_frames > 0
+
+    @property
+    def _may_be_in_vain(self) -> bool:
+        """Whether the job may yet be begun anew, and gains little by coarse codes before it shows:
+        exact sound needs nearly all of them, and they are most of the work.
+        """
+        may_begin_anew = not self.coarse.complete and self._tries < self._submit.rerolls
+        return may_begin_anew and not self._hurries
 
     @property
     def _next_frames(self) -> int:

@@ -84,7 +84,9 @@ class LiveOutput:
         try:
             if isinstance(self._sink, str):
                 player = [self._sink, "-nodisp", "-autoexit", "-loglevel", "error", "-i", "pipe:0"]
-                self._processes.append(subprocess.Popen(player, stdout=subprocess.DEVNULL, **options))
+                self._processes.append(
+                    subprocess.Popen(player, stdout=subprocess.DEVNULL, **options)
+                )
                 out = self._processes[0].stdin
             else:
                 out = self._sink

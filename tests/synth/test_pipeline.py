@@ -146,6 +146,29 @@ def test_sound_comes_as_soon_as_it_is_final() -> None:
         assert sound_before_the_end_of(Stage.SEMANTIC, Streaming.LOW_LATENCY, voice) > 30
 
 
+@pytest.mark.parametrize(
+    ("rerolls", "streaming", "overlap"),
+    [(0, Streaming.EXACT, True), (1, Streaming.EXACT, False), (1, Streaming.LOW_LATENCY, True)],
+)
+def test_coarse_starts_early_unless_that_may_be_in_vain(
+    monkeypatch: pytest.MonkeyPatch, rerolls: int, streaming: Streaming, overlap: bool
+) -> None:
+    pipeline = Pipeline(tiny_model())
+    order: list[str] = []
+    for name in ("semantic", "coarse"):
+        stage = getattr(pipeline, f"_{name}")
+
+        def noted(k: int, slots: Sequence[int], run: Any = stage.run, name: str = name) -> Any:
+            order.append(name)
+            return run(k, slots)
+
+        monkeypatch.setattr(stage, "run", noted)
+    how = replace(submit(seed=3, max_seconds=4.0), rerolls=rerolls, streaming=streaming)
+    pipeline.run(how, history(RANDOM, 120))
+    last_semantic = len(order) - 1 - order[::-1].index("semantic")
+    assert ("coarse" in order[:last_semantic]) is overlap
+
+
 def test_a_clip_can_be_its_own_voice() -> None:
     pipeline = Pipeline(tiny_model())
     _, first = pipeline.run(submit(max_seconds=1.0), None)
