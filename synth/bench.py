@@ -2,8 +2,8 @@
 
 `python -m synth bench`. Random weights of the real shapes do the same work as trained ones, so no
 download is needed. Contenders take turns within each repeat, so that a busy minute hits them all;
-medians are reported, of CPU time and of wall time. `--quality` judges instead: how far the ways to
-make a clip sooner are from the exact one.
+medians are reported, of CPU time and of wall time. `--streaming` tells instead how soon a clip is
+heard, `--quality` how far the ways to make it sooner are from the exact one.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from synth import agreement, contenders
+from synth import agreement, contenders, first_sound
 from synth.checkpoints import open_checkpoint
 from synth.coarse import total_steps
 from synth.contenders import Contender
 from synth.errors import SynthError
-from synth.model import Checkpoint, build_model
+from synth.model import Checkpoint, Model, build_model
 from synth.protocol import HistoryPrompt, Stage
 from synth.random_model import random_checkpoint
 from synth.vocab import BARK, BARK_SMALL, ModelConfig
@@ -121,20 +121,20 @@ def parser() -> argparse.ArgumentParser:
                    help=f"of {', '.join(_CHOICES)}")  # fmt: skip
     p.add_argument("--quality", action="store_true",
                    help="in place of times: how far low latency is from exact")  # fmt: skip
+    p.add_argument("--streaming", action="store_true",
+                   help="in place of times: how soon a clip is heard, by each way")  # fmt: skip
+    p.add_argument("--precision", default="auto", help="for --quality and --streaming")
     return p
 
 
-def quality(
-    checkpoint: Checkpoint, history: HistoryPrompt | None, seconds: float | None, device: str
-) -> Iterator[str]:
+def quality(model: Model, history: HistoryPrompt | None, seconds: float | None) -> Iterator[str]:
     """Lines that say how far this engine's shortcuts are from the exact way, as they are measured.
 
     seconds: the length of the clips; None lets them end by themselves.
     """
-    model = build_model(checkpoint, device=device)
     yield "Low latency against exact: the same code, by codebook, and difference of log-mel spectra"
     rows = agreement.measure(model, agreement.CLIPS, history, seconds=seconds)
-    yield agreement.table(list(rows), checkpoint.config)
+    yield agreement.table(list(rows), model.config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,12 +166,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{options.threads} thread(s), median of {options.repeats}, torch {torch.__version__}"
     )
     say(f"{_load()} on {os.cpu_count()} processors at the start")
-    if options.quality:
-        ends_itself = options.model not in _SIZES
-        for line in quality(
-            checkpoint, history, None if ends_itself else options.seconds, options.device
-        ):
-            say(line)
+    if options.quality or options.streaming:
+        model = build_model(checkpoint, device=options.device, precision=options.precision)
+        say(f"precision {options.precision}")
+        if options.streaming:
+            clips = first_sound.measure(model, history, options.seconds, repeats=options.repeats)
+            say(first_sound.table(list(clips)))
+        if options.quality:
+            ends_itself = options.model not in _SIZES
+            for line in quality(model, history, None if ends_itself else options.seconds):
+                say(line)
         return 0
     results: dict[str, Times] = {}
     running: dict[str, Contender] = {}

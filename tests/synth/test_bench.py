@@ -65,13 +65,17 @@ def test_a_model_that_is_not_there_is_a_plain_line(capsys: pytest.CaptureFixture
     assert "/no/such/folder" in capsys.readouterr().out
 
 
-def test_quality_says_how_far_low_latency_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streaming_and_quality_are_told_in_place_of_stages(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     threads = torch.get_num_threads()
     try:
-        assert bench.main(["--quality", "--model", RANDOM_MODEL, "--voice"]) == 0
+        given = ["--quality", "--streaming", "--model", RANDOM_MODEL, "--voice", "--repeats", "1"]
+        assert bench.main(given) == 0
     finally:
         torch.set_num_threads(threads)
     lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("| `low_latency` |")]
     kinds = ("greedy", "same noise", "exact, other noise")
     means = {kind: line for kind in kinds for line in lines if f"| all |  | {kind} |" in line}
     assert set(means) == set(kinds)
