@@ -60,13 +60,19 @@ def frame_rms(samples: Samples, frame: int) -> npt.NDArray[np.float32]:
     return np.sqrt(sums / lengths).astype(np.float32)
 
 
-def _weighted(samples: npt.NDArray[np.float64], sample_rate: int) -> npt.NDArray[np.float64]:
-    """K-weighting: the two filters of BS.1770, by their response to each frequency."""
-    padded = 2 ** math.ceil(math.log2(len(samples) + sample_rate // 5))
-    z = np.exp(-2j * np.pi * np.fft.rfftfreq(padded))
+def k_response(size: int, sample_rate: int) -> npt.NDArray[np.complex128]:
+    """The two filters of BS.1770 at the frequencies of an rfft of `size` samples."""
+    z = np.exp(-2j * np.pi * np.fft.rfftfreq(size))
     response = np.ones_like(z)
     for b, a in (_shelf(sample_rate), _high_pass(sample_rate)):
         response *= (b[0] + b[1] * z + b[2] * z**2) / (1.0 + a[0] * z + a[1] * z**2)
+    return response
+
+
+def _weighted(samples: npt.NDArray[np.float64], sample_rate: int) -> npt.NDArray[np.float64]:
+    """K-weighting, by the filters' response to each frequency."""
+    padded = 2 ** math.ceil(math.log2(len(samples) + sample_rate // 5))
+    response = k_response(padded, sample_rate)
     return np.fft.irfft(np.fft.rfft(samples, padded) * response, padded)[: len(samples)]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from synth.level import k_response
 from synth.live_audio import LIMIT
 from synth.loudness import SILENCE_LUFS, TARGET_LUFS
 
@@ -24,19 +25,6 @@ _TOLERATED_DB = 1.5  # off the target, before the gain is corrected
 _FASTEST_DB_PER_S = 6.0
 _MOST_DB = 30.0
 _REMEMBERED_S = 60.0  # of a voice; what is older fades
-
-
-def _weights(size: int, sample_rate: int) -> FloatArray:
-    """The K filter's power response at the frequencies of an rfft of `size` samples.
-
-    Source: ITU-R BS.1770-5, annex 1, tables 1 and 2, whose coefficients are those for 48 kHz.
-    """
-    z = np.exp(2j * np.pi * np.fft.rfftfreq(size, 1 / sample_rate) / 48_000)
-    shelf = (1.53512485958697 - 2.69169618940638 / z + 1.19839281085285 / z**2) / (
-        1 - 1.69065929318241 / z + 0.73248077421585 / z**2
-    )
-    high_pass = (1 - 2 / z + 1 / z**2) / (1 - 1.99004745483398 / z + 0.99007225036621 / z**2)
-    return np.abs(shelf * high_pass) ** 2
 
 
 def _lufs(power: float) -> float:
@@ -61,7 +49,9 @@ class Meter:
 
     def __init__(self, sample_rate: int, channels: int = 1) -> None:
         self._size, self._hop = int(_BLOCK_S * sample_rate), int(_HOP_S * sample_rate)
-        self._scale = _weights(self._size, sample_rate) * 2 * channels / self._size**2
+        # Parseval: the power of a block is that of its spectrum, so no filter has to be run.
+        weights = np.abs(k_response(self._size, sample_rate)) ** 2
+        self._scale = weights * 2 * channels / self._size**2
         self._rest = np.zeros(0, np.float32)
         self._powers: list[float] = []
         self._peak = 0.0
