@@ -64,6 +64,7 @@ async def open_bot(
             queue_limit=settings.limits.queue_length,
             deadline_s=settings.synth.deadline_s,
             streaming=Streaming(settings.synth.streaming),
+            rerolls=settings.synth.rerolls,
         ) as synth:
             try:
                 ready = await synth.ready()

@@ -50,6 +50,7 @@ class SynthSection(Section):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     slots: int = Field(default=0, ge=0, le=256)
     threads: int = Field(default=0, ge=0, le=1024)
+    rerolls: int = Field(default=2, ge=0, le=10)
     deadline_s: float = Field(default=300.0, gt=0)
     streaming: Literal["exact", "low_latency"] = "exact"
 
@@ -57,12 +58,12 @@ class SynthSection(Section):
 class LimitsSection(Section):
     """How much one request, one user, one server and all of them may ask for."""
 
-    text_length: int = Field(default=600, ge=1, le=6000)
+    text_length: int = Field(default=2000, ge=1, le=6000)
     queue_length: int = Field(default=50, ge=1)
     per_user: int = Field(default=3, ge=1)
     per_guild: int = Field(default=10, ge=1)
     cooldown_s: float = Field(default=3.0, ge=0)
-    clip_seconds: float = Field(default=16.0, gt=0)
+    clip_seconds: float = Field(default=300.0, gt=0)
 
 
 class VoiceSection(Section):

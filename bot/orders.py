@@ -1,6 +1,7 @@
 """From a checked request to the desk, the same way for commands and buttons."""
 
 import secrets
+from collections.abc import Mapping
 
 from bot.access import Interaction
 from bot.answer import Answer
@@ -36,14 +37,18 @@ async def place_order(
     notes: tuple[str, ...] = (),
     player: Player | None = None,
     wants_file: bool = True,
+    cast: Mapping[str, str] | None = None,
 ) -> None:
-    """Hand the request to the desk, which gives the answer."""
+    """Hand the request to the desk, which gives the answer. cast: speakers' voices."""
     request = SpeechRequest(
         job_id=secrets.token_hex(8),
         user=str(interaction.user.id),
         text=spoken,
         voice=voice,
         sampling=sampling,
+        cast=cast or {},
+        live=player is not None,
+        most_s=services.settings.limits.clip_seconds,
     )
     await services.desk.take(
         Order(

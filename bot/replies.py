@@ -181,7 +181,7 @@ def job_ended(row: JobRow) -> str:
 
 def clip_title(text: str) -> str:
     """A clip's line in a list."""
-    return cut(escape(text), 60)
+    return cut(escape(" ".join(text.split())), 60)
 
 
 def joined(channel: str) -> str:
@@ -275,6 +275,7 @@ def help_text(ready: Ready, limits: LimitsSection) -> str:
     lines = [
         "**/bark** speaks a text: in your voice channel when you are in one, else as a file. "
         "`preset` chooses the voice, `seed` repeats a clip, `temperature` makes it calm or lively.",
+        "Lines such as `Alice: hello` are a dialogue; `cast` gives each name its voice.",
         "Cues in the text: [laughs] [sighs] [gasps] [clears throat] [music], ♪ around lyrics, "
         "... and — to hesitate, CAPITALS to stress.",
         "**/voices** lists the voices and lets you hear them. **/voice set** chooses yours.",

@@ -6,15 +6,15 @@ whoever watches is told a `Status` at each change.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from synth.audio import Paces, Timeline
-from synth.client import Job, SynthClient
+from synth.client import Job, Manner, SynthClient
 from synth.protocol import (
     Accepted,
     Audio,
@@ -32,19 +32,23 @@ T = TypeVar("T")
 # How to await something that comes from outside, such as a job's next event.
 Waiting = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 
-# Shares of the work until a job has been measured: a random Bark of the small size on a CPU.
-_FIRST_SHARES = {Stage.SEMANTIC: 0.35, Stage.COARSE: 0.45, Stage.FINE: 0.15, Stage.CODEC: 0.05}
-
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechRequest:
-    """One utterance on behalf of `user`. `voice` is one of the loaded model's, or None."""
+    """A text on behalf of `user`. `voice` is one of the loaded model's, or None.
+
+    cast: the voices of those who speak in a dialogue. live: the sound is wanted as it comes; else
+    whole utterances, equally loud. most_s: where the clip is cut.
+    """
 
     job_id: str
     user: str
     text: str
     voice: str | None
     sampling: Sampling
+    cast: Mapping[str, str] = field(default_factory=dict[str, str])
+    live: bool = False
+    most_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,7 @@ async def plainly(awaitable: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Speech:
-    """Starts jobs, and learns from each how the work is shared out among the stages, and how well
-    sound keeps up with being played.
+    """Starts jobs, and learns from each how well sound keeps up with being played.
 
     waiting: how a job's events are awaited; for a host that must know of such waits.
     """
@@ -120,35 +123,23 @@ class Speech:
         self.clock = clock
         self._synth = synth
         self._waiting = waiting
-        self._shares = dict(_FIRST_SHARES)
 
     def submit(self, request: SpeechRequest) -> "Utterance":
-        """Put the request in the queue; raises as `SynthClient.submit` does."""
+        """Put the request in the queue; raises as `SynthClient.speak` does."""
         assert self._synth.info is not None, "the client is ready before requests come"
-        job = self._synth.submit(
+        job = self._synth.speak(
             request.text,
             user=request.user,
-            voice=request.voice,
-            sampling=request.sampling,
+            manner=Manner(
+                voice=request.voice,
+                sampling=request.sampling,
+                live=request.live,
+                most_s=request.most_s,
+            ),
+            cast=request.cast,
             job_id=request.job_id,
         )
         return Utterance(job, request, self._synth.info.sample_rate, self)
-
-    def fraction(self, stage: Stage, done: float) -> float:
-        """How much of all work is behind, `done` of `stage` included."""
-        total = 0.0
-        for each, share in self._shares.items():
-            if each is stage:
-                return total + share * done
-            total += share
-        return total
-
-    def learn(self, timings: Timings) -> None:
-        if timings.work_s <= 0:
-            return
-        measured = (timings.semantic_s, timings.coarse_s, timings.fine_s, timings.codec_s)
-        for stage, seconds in zip(Stage, measured, strict=True):
-            self._shares[stage] += 0.3 * (seconds / timings.work_s - self._shares[stage])
 
     async def wait(self, awaitable: Coroutine[Any, Any, T]) -> T:
         return await self._waiting(awaitable)
@@ -199,9 +190,8 @@ class Utterance:
                             await started()
                             started = None
                         watcher.update(Status(position, eta_s=self._job.eta_s))
-                    case Progress(stage=stage, fraction=fraction):
-                        whole = self._speech.fraction(stage, fraction)
-                        watcher.update(Status(0, stage, whole, self._job.eta_s))
+                    case Progress(stage=stage, whole=whole):
+                        watcher.update(Status(0, stage, whole or 0.0, self._job.eta_s))
                     case Audio(samples=samples):
                         self._heard(samples, listener)
                     case Done():
@@ -236,7 +226,6 @@ class Utterance:
         return pending.result()
 
     def _clip(self, done: Done) -> Clip:
-        self._speech.learn(done.timings)
         self._speech.paces.learn(len(self._request.text), self._timeline)
         samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
         return Clip(

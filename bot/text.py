@@ -44,7 +44,7 @@ class Names:
 
 
 def speakable(text: str, names: Names | None = None) -> str:
-    """What is to be spoken of a Discord message: one line, without markup, emoji or controls.
+    """What is to be spoken of a Discord message: its lines, without markup, emoji or controls.
 
     Returns "" when nothing speakable is left.
     """
@@ -55,7 +55,9 @@ def speakable(text: str, names: Names | None = None) -> str:
     text = _links(text)
     text = _emphasis(text)
     text = "".join(map(_sane, text))
-    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"[^\S\n]+", " ", text).strip()
+    # A line may be a turn of a dialogue, and an empty one parts two paragraphs.
+    text = re.sub(r" ?\n(?: ?\n)+ ?", "\n\n", re.sub(r" ?\n ?", "\n", text))
     return text if _has_speech(text) else ""
 
 
@@ -126,6 +128,8 @@ def _emphasis(text: str) -> str:
 
 
 def _sane(char: str) -> str:
+    if char == "\n":
+        return char
     category = unicodedata.category(char)
     if category in ("Cc", "Zl", "Zp", "Zs"):
         return " "

@@ -41,7 +41,7 @@ class SynthClient:
 
     queue_limit: jobs that may wait; one more is refused with Busy.
     deadline_s: seconds of work one job may take, from its slot to its end.
-    streaming: of jobs that do not say it themselves.
+    streaming, rerolls: of texts that do not say it themselves.
     clock, sleep: for tests; the one measures what the other waits for.
     """
 
@@ -52,6 +52,7 @@ class SynthClient:
         queue_limit: int = 50,
         deadline_s: float = 300.0,
         streaming: Streaming = Streaming.EXACT,
+        rerolls: int = 0,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
         patience: Patience | None = None,
@@ -62,6 +63,7 @@ class SynthClient:
         self._queue_limit = queue_limit
         self._deadline_s = deadline_s
         self._streaming = streaming
+        self._rerolls = rerolls
         self._clock = clock
         self._jobs = Dispatcher(clock)
         self._shares = StageShares()
@@ -175,6 +177,7 @@ class SynthClient:
         manner = replace(
             manner,
             streaming=manner.streaming or self._streaming,
+            rerolls=self._rerolls if manner.rerolls is None else manner.rerolls,
             deadline_s=manner.deadline_s or self._deadline_s,
         )
         voices = complete_cast(

@@ -44,6 +44,7 @@ class Manner:
     cast: speaker -> voice, in a dialogue; who is not in it speaks with `voice`.
     live: sound is given out as it comes, each utterance at the loudness the voice had so far; else
     a whole utterance at a time, all equally loud.
+    rerolls: how often an utterance whose end does not come is begun anew (`Submit.rerolls`).
     takes: candidates for each utterance, of which the best is heard.
     plain: nothing is trimmed, levelled or begun anew: Bark's own sound.
     most_s: where the whole clip is cut.
@@ -55,7 +56,7 @@ class Manner:
     streaming: Streaming | None = None  # None: exact
     live: bool = False
     takes: int = 1
-    rerolls: int = 0
+    rerolls: int | None = None  # None: 0
     plain: bool = False
     most_s: float | None = None
     deadline_s: float | None = None
@@ -187,7 +188,7 @@ class Recital:
             sampling=replace(manner.sampling, seed=seed),
             utterance=number,
             streaming=manner.streaming or Streaming.EXACT,
-            rerolls=0 if manner.plain else manner.rerolls,
+            rerolls=0 if manner.plain else manner.rerolls or 0,
             scored=len(part.takes) > 1,
             deadline_s=manner.deadline_s,
         )

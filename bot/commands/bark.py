@@ -13,10 +13,11 @@ from bot.errors import UserError
 from bot.mentions import names_in
 from bot.orders import SEED_LIMIT, place_order, sampling_of
 from bot.playback import problem_with_joining
-from bot.preferences import resolve_voice
+from bot.preferences import known_voice, resolve_voice
 from bot.services import Services, services_of
 from bot.voice_player import ChannelPlayer
 from synth.audio import AudioFormat
+from synth.dialogue import parse_cast
 
 CHOICE_LIMIT = 25
 VALUE_LIMIT = 100  # characters an autocompleted value may have
@@ -33,6 +34,7 @@ Destinations = Literal["voice", "file", "both"]
     format="The kind of file",
     temperature="How freely it is spoken: 0 always the same, 0.7 as usual, 1 lively",
     seed="The same seed, text and voice give the same clip",
+    cast="Voices of a dialogue: Alice=v2/en_speaker_9, Bob=v2/en_speaker_6",
 )
 async def bark(
     interaction: Interaction,
@@ -42,6 +44,7 @@ async def bark(
     format: Formats = "ogg",
     temperature: app_commands.Range[float, 0.0, 2.0] | None = None,
     seed: app_commands.Range[int, 0, SEED_LIMIT] | None = None,
+    cast: str | None = None,
 ) -> None:
     services = services_of(interaction)
     answer = Answer(interaction, services.clock)
@@ -50,6 +53,9 @@ async def bark(
     voice, notes = await answer.in_time(
         resolve_voice(services, preset, user_id=interaction.user.id, guild_id=interaction.guild_id)
     )
+    voices = {
+        name: known_voice(services, named) for name, named in parse_cast([cast or ""]).items()
+    }
     player, wants_file, told = destination(interaction, services, to)
     if wants_file:
         require_file_permission(interaction)
@@ -64,6 +70,7 @@ async def bark(
         notes=(*notes, *told),
         player=player,
         wants_file=wants_file,
+        cast=voices,
     )
 
 

@@ -194,8 +194,14 @@ class World:
         await self.env.settle()
 
     async def spoken(self, result: Any, seconds: float = 1.0) -> Any:
-        """Let the worker finish the last job, and wait for the clip."""
-        self.worker.speak(seconds)
+        """Let the worker finish the last job, and what follows of its text, and wait for the
+        clip.
+        """
+        said, job_id = 0, self.worker.last.job_id.partition(".")[0]
+        while said < len(self.worker.submits) and self.worker.last.job_id.startswith(job_id):
+            said = len(self.worker.submits)
+            self.worker.speak(seconds)
+            await self.env.settle()
         await self.until(lambda: result.response.attachments)
         return result.response
 

@@ -160,7 +160,7 @@ async def test_cancel_after_the_end_and_after_a_restart(tmp_path: Path) -> None:
         ("😀😂🎉", "nothing to speak"),
         ("<:wave:123456>", "nothing to speak"),
         ("\x00\x07\u202e", "nothing to speak"),
-        ("x" * 5_900, "5,900 characters, and 600 is the most"),
+        ("x" * 5_900, "5,900 characters, and 2,000 is the most"),
         ("x" * 10_000, "10,000 characters"),
     ],
 )
@@ -418,6 +418,64 @@ async def test_a_long_caption_is_cut(tmp_path: Path) -> None:
     async with open_world(tmp_path, text_length=6000) as world:
         response = await world.spoken(await world.bark("*_`" * 10 + "word " * 1000))
         assert len(response.content) <= 2000
+
+
+LONG = " ".join(["The birds begin to sing before anybody is awake, and nobody minds."] * 12)
+
+
+async def test_a_long_text_is_one_clip(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        result = await world.bark(LONG, preset="v2/en_speaker_6", seed=3)
+        response = await world.spoken(result, seconds=2.0)
+        submits = world.worker.submits
+        assert len(submits) > 3 and {submit.voice for submit in submits} == {"v2/en_speaker_6"}
+        assert " ".join(submit.text for submit in submits) == LONG
+        assert {submit.rerolls for submit in submits} == {2}
+        pauses = 0.25 * (len(submits) - 1)
+        assert f"seed 3 · {2 * len(submits) + pauses:.1f} s" in response.content
+        (row,) = await world.client.services.store.history(world.ada.id)
+        assert row.outcome is Outcome.DONE
+
+
+async def test_a_long_text_counts_as_one_and_can_be_cancelled(tmp_path: Path) -> None:
+    async with open_world(tmp_path, per_user=1) as world:
+        result = await world.bark(LONG)
+        assert "already" in content(await world.bark("Hello"))
+        world.worker.speak()
+        await world.env.settle()
+        pressed = await world.ada.click(result.response.message, label="Cancel")
+        assert content(pressed) == replies.CANCELLING
+        await world.until(lambda: content(result) == replies.CANCELLED)
+        assert world.worker.cancelled == [world.worker.last.job_id]
+        await world.bark("Hello")
+        assert world.worker.last.text == "Hello"
+
+
+async def test_the_longest_clip_is_a_setting(tmp_path: Path) -> None:
+    async with open_world(tmp_path, clip_seconds=3.0) as world:
+        response = await world.spoken(await world.bark(LONG), seconds=2.0)
+        assert "3.0 s" in response.content and "The clip was cut at 3 s." in response.content
+
+
+async def test_a_dialogue_has_a_voice_for_each_name(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        text = "**Ann:** Did you hear that?\nBob: I did.\nAnn: Run!"
+        await world.spoken(await world.bark(text, cast="Bob = V2/en_speaker_6"))
+        spoken = [(submit.text, submit.voice) for submit in world.worker.submits]
+        assert spoken == [
+            ("Did you hear that?", "v2/en_speaker_1"),
+            ("I did.", "v2/en_speaker_6"),
+            ("Run!", "v2/en_speaker_1"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("cast", "words"), [("Bob", "NAME=VOICE"), ("Bob=v2/en_speaker_99", "no voice called")]
+)
+async def test_a_cast_that_cannot_be_is_refused(tmp_path: Path, cast: str, words: str) -> None:
+    async with open_world(tmp_path) as world:
+        result = await world.bark("Bob: Hello.", cast=cast)
+        assert words in content(result) and not world.worker.submits
 
 
 async def test_stopping_the_bot_tells_those_who_wait(tmp_path: Path) -> None:

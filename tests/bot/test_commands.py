@@ -161,7 +161,7 @@ async def test_help_and_invite(tmp_path: Path) -> None:
     worker = ScriptedBackend(ready(notice="It makes noise."))
     async with open_world(tmp_path, worker=worker) as world:
         text = (await run(world, "help")).response.content
-        assert "600 characters" in text and "It makes noise." in text
+        assert "2,000 characters" in text and "It makes noise." in text
         invite = (await run(world, "invite")).response.content
         assert "permissions=274881170432" in invite and "applications.commands" in invite
 

@@ -35,7 +35,7 @@ def test_each_setting_in_the_example_follows_a_comment() -> None:
 
 def test_no_file_gives_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_settings(environ={}).limits.text_length == 600
+    assert load_settings(environ={}).limits.text_length == 2000
 
 
 def test_the_environment_wins_over_the_file(

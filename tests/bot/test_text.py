@@ -32,11 +32,12 @@ NAMES = Names(
         ("<https://example.com/a>", "example.com"),
         ("at <t:0:D>, <t:0:t>, <t:0:R>", "at 1 January 1970, 00:00, 1 January 1970, 00:00"),
         ("at <t:99999999999999:F>", "at some time"),
-        ("# Title\n> quoted\n- item", "Title quoted item"),
+        ("# Title\n> quoted\n- item", "Title\nquoted\nitem"),
+        ("**Ann:** Hi \n \n\n  Bob: Yes", "Ann: Hi\n\nBob: Yes"),
         ("use </bark:123456789>", "use bark"),
         ("@everyone wake up", "everyone wake up"),
         (r"a \*star\*", "a *star*"),
-        ("a\x00b\x07c\u202edcba\u200b\n\td", "a b cdcba d"),
+        ("a\x00b\x07c\u202edcba\u200b\n\td", "a b cdcba\nd"),
         ("مرحبا بالعالم", "مرحبا بالعالم"),
         ("\u202bשלום\u202c עולם", "שלום עולם"),
         ("great 👍🏽 job 👨‍👩‍👧 ❤️", "great job"),
@@ -57,11 +58,11 @@ def test_nothing_to_speak_gives_an_empty_text(written: str) -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_gives_one_clean_line(written: str) -> None:
+def test_any_text_gives_clean_lines(written: str) -> None:
     spoken = speakable(written, NAMES)
     assert spoken == spoken.strip()
-    assert "  " not in spoken
-    assert all(char.isprintable() for char in spoken)
+    assert not any(gap in spoken for gap in ("  ", " \n", "\n ", "\n\n\n"))
+    assert all(char.isprintable() or char == "\n" for char in spoken)
 
 
 @pytest.mark.parametrize("piece", ["*", "`", "|", "[", "<@1>", "> ", "https://a.b/", "_a", "\\"])
