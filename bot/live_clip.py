@@ -9,6 +9,7 @@ import asyncio
 import numpy as np
 import numpy.typing as npt
 
+from bot.errors import SynthUnavailable
 from bot.live_encoder import LiveEncoder
 from bot.opus_source import PACKETS_PER_S, PacketStream
 from synth.audio import FFmpeg, Meter, StreamGain, VoiceLevels
@@ -16,6 +17,7 @@ from synth.audio import FFmpeg, Meter, StreamGain, VoiceLevels
 Samples = npt.NDArray[np.float32]
 
 CHANNELS = 2  # of a voice channel
+_FLUSH_S = 20.0  # for the encoder's last words, of which there are few
 _READY = PACKETS_PER_S // 5  # packets that the encoder has made before the player is told to begin
 
 
@@ -78,7 +80,10 @@ class LiveClip:
         if self._encoding is None:
             return
         self._encoder.finish()
-        await asyncio.wait({self._encoding})
+        _, late = await asyncio.wait({self._encoding}, timeout=_FLUSH_S)
+        if late:
+            self._encoding.cancel()
+            raise SynthUnavailable("Encoding the end of the clip took too long and was stopped.")
         if not self._encoding.cancelled():
             self._encoding.result()
 
