@@ -84,6 +84,11 @@ class Desk:
         self._unwritten: dict[str, _End] = {}  # how jobs ended that the store has not taken yet
         self._stopping = False
 
+    @property
+    def overheard(self) -> bool:
+        """Whether somebody hears clips while they are made that no voice channel takes."""
+        return self._ear is not None
+
     async def take(self, order: Order, answer: Answer) -> None:
         """Admit the order, acknowledge it, and see to the rest in a task of its own.
 

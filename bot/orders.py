@@ -47,7 +47,7 @@ async def place_order(
         voice=voice,
         sampling=sampling,
         cast=cast or {},
-        live=player is not None,
+        live=player is not None or services.desk.overheard,
         most_s=services.settings.limits.clip_seconds,
     )
     await services.desk.take(

@@ -173,6 +173,28 @@ async def test_the_first_packet_leaves_before_the_clip_is_made(scene: Scene) -> 
     await scene.over(asked)
 
 
+async def test_a_long_text_is_heard_from_its_first_utterance_on(scene: Scene) -> None:
+    sentence = "The quick brown fox jumps over the lazy dog and then it runs away into the woods. "
+    asked = await scene.bark(text=sentence * 4)
+    job_id = scene.engine.last.job_id
+    scene.make(3.0, rtf=0.1)
+    await scene.hearing.some(10)
+    assert scene.engine.last.job_id == job_id  # no other utterance was even begun
+    scene.engine.done(3.0)
+    async with asyncio.timeout(10):
+        while scene.engine.last.job_id == job_id:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    while scene.engine.last.job_id != job_id:
+        job_id = scene.engine.last.job_id
+        scene.make(1.0, rtf=0.1)
+        scene.engine.done(1.0)
+        for _ in range(100):  # until the next one is asked for, if there is one
+            await asyncio.sleep(0)
+    await scene.server.answered(asked, lambda i: "seed" in i.content)
+    packets = await scene.hearing.end()
+    assert len(packets) > 170 and not any(packet.silent for packet in packets)
+
+
 async def test_an_engine_that_does_not_keep_up_is_heard_when_the_clip_is_whole(
     scene: Scene,
 ) -> None:
