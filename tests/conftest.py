@@ -1,4 +1,6 @@
-"""What every test shares: one compute thread, and the reasons for what plain pytest leaves out."""
+"""What every test shares: one compute thread, no timed examples, and why plain pytest leaves out
+what it does.
+"""
 
 import os
 import shutil
@@ -7,6 +9,11 @@ import signal
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests share the machine with a bot
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: hypothesis would fail an example that takes 0.2 s.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background by a shell without job control: what the tests start would inherit
