@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from tqdm import tqdm
 
 from synth.audio import AudioFormat, find_ffmpeg, open_ffmpeg
+from synth.dialogue import parse_cast
 from synth.errors import InvalidRequest, SynthError
 from synth.live_audio import FORMATS
 from synth.live_output import LiveOutputs, find_player, standard_output
@@ -87,10 +88,12 @@ def say(options: argparse.Namespace) -> int:
     outputs = _outputs(options, len(texts))
     sampling = sampling_of(options)
     check_sampling(sampling)
+    cast_names = parse_cast(options.cast)
     bark = _load(options)
     if bark.notice:
         print(bark.notice, file=sys.stderr)
     voice = None if options.voice is None else bark.voice(options.voice)
+    cast = {name: bark.voice(named) for name, named in cast_names.items()}
     last: tuple[Path | None, Clip] | None = None
     failed = 0
     with LiveOutputs(bark.config.codec.sample_rate, **live) as heard:
@@ -104,6 +107,12 @@ def say(options: argparse.Namespace) -> int:
                         seed=seed,
                         sampling=sampling,
                         streaming=Streaming.LOW_LATENCY if options.low_latency else Streaming.EXACT,
+                        cast=cast,
+                        takes=options.takes,
+                        rerolls=options.rerolls,
+                        single=options.single,
+                        plain=options.raw,
+                        live=options.play or options.stream or options.output == "-",
                         on_event=_both(bars, hear),
                     )
             except InvalidRequest as error:
@@ -178,7 +187,10 @@ def _texts(options: argparse.Namespace) -> list[str]:
         where = "Standard input" if name == "-" else name
         raise InvalidRequest(f"{where} is not text in UTF-8: save it as such.") from None
     content = content.removeprefix("\ufeff")  # Windows marks its text files so
-    texts = [line.strip() for line in content.splitlines() if line.strip()]
+    if options.cast:  # the lines are turns of one dialogue
+        texts = [content.strip()] if content.strip() else []
+    else:
+        texts = [line.strip() for line in content.splitlines() if line.strip()]
     if not texts:
         raise InvalidRequest("There is nothing to say: the input has no text.")
     return texts
@@ -264,7 +276,7 @@ class StageBars:
     """A progress bar a stage, fed with a job's events; silent where there is no terminal."""
 
     def __init__(self) -> None:
-        self._bars: dict[Stage, tqdm] = {}
+        self._bars: dict[Stage | None, tqdm] = {}  # None: of all the work
 
     def __enter__(self) -> Self:
         return self
@@ -276,21 +288,21 @@ class StageBars:
     def __call__(self, event: JobEvent) -> None:
         if not isinstance(event, Progress):
             return
-        stage = event.stage
+        stage = event.stage if event.whole is None else None
         if stage not in self._bars:
             # tqdm would take a terminal that does not know its size, as containers have, for one
             # without room.
             columns, lines = shutil.get_terminal_size()
             self._bars[stage] = tqdm(
                 total=1.0,
-                desc=f"{stage.value:8}",
+                desc=f"{stage.value:8}" if stage else "speaking",
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}",
                 disable=None,
                 ncols=columns,
                 nrows=lines,
             )
         bar = self._bars[stage]
-        bar.update(event.fraction - bar.n)
+        bar.update((event.fraction if event.whole is None else event.whole) - bar.n)
 
 
 # -- voices and fetch -----------------------------------------------------------------------------
@@ -396,16 +408,41 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--voice", metavar="NAME|FILE.npz", help="a preset, as v2/en_speaker_6, or a saved voice"
     )
+    parser.add_argument(
+        "--cast",
+        action="append",
+        default=[],
+        metavar="NAME=VOICE",
+        help="who speaks the lines NAME: of a dialogue, as in --cast Alice=v2/en_speaker_9; once "
+        "for each name; a file is then one text",
+    )
+    parser.add_argument(
+        "--takes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="speak each piece of the text N times at once and keep the best",
+    )
+    parser.add_argument(
+        "--rerolls",
+        type=int,
+        default=2,
+        metavar="N",
+        help="speak a piece anew up to N times when its end does not come in time (2)",
+    )
     parser.add_argument("--save-voice", metavar="FILE.npz", help="keep the (last) clip as a voice")
     parser.add_argument("--seed", type=int, help="the same seed gives the same clip")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="the longest a clip may get")
     parser.add_argument(
         "--single",
         action="store_true",
-        help="each text is one utterance exactly as the original treats it, cut at 256 tokens",
+        help="each text is one utterance exactly as the original treats it, cut at 256 tokens; "
+        "nothing is trimmed or spoken anew",
     )
     parser.add_argument(
-        "--raw", action="store_true", help="32-bit float WAV of the samples untouched"
+        "--raw",
+        action="store_true",
+        help="32-bit float WAV of the samples untouched: none trimmed or spoken anew",
     )
     parser.add_argument(
         "--low-latency",

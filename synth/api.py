@@ -9,7 +9,7 @@ Loads everything when told to and keeps it until the object goes. One thread use
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,19 +19,27 @@ import torch
 
 from synth import audio
 from synth.checkpoints import default_model, open_checkpoint
-from synth.errors import InvalidRequest
+from synth.dialogue import complete_cast, utterances_of
+from synth.errors import InvalidRequest, JobTimeout
+from synth.longform import Utterance, language_of
 from synth.model import build_model
 from synth.pipeline import Pipeline
 from synth.protocol import (
+    Audio,
+    Done,
+    Failed,
     HistoryPrompt,
     JobEvent,
+    Limits,
+    Reason,
+    Rendition,
     Sampling,
     Streaming,
-    Submit,
     Timings,
     VoiceInfo,
 )
 from synth.random_model import NOTICE, is_random, voice_book
+from synth.recital import Manner, Recital
 from synth.vocab import ModelConfig
 from synth.voices import is_npz, load_npz, save_npz, validate
 
@@ -45,8 +53,9 @@ NO_MODEL = (
 class Clip:
     """A spoken text.
 
-    samples: (N,) float32 mono in about [-1, 1] at `sample_rate` Hz, exactly as the model made them.
+    samples: (N,) float32 mono in about [-1, 1] at `sample_rate` Hz, utterances joined.
     history: what it was made of; continues the clip, or becomes a voice. notes: plain sentences.
+    renditions: what was said where, with which seed, and how it came about.
     """
 
     samples: npt.NDArray[np.float32]
@@ -55,6 +64,7 @@ class Clip:
     seed: int
     timings: Timings
     notes: tuple[str, ...] = ()
+    renditions: tuple[Rendition, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -91,12 +101,14 @@ class Bark:
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        slots: int = 4,
     ) -> "Bark":
         """Load a model onto a device.
 
         model: "suno/bark", "suno/bark-small" or a folder; None is the best one on this machine.
         device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32" or "bf16".
         threads: for the CPU; None leaves torch's choice, one a core.
+        slots: utterances and takes worked on at once, each with caches of its own.
         Raises InvalidRequest that says what is missing and how to get it.
         """
         name = model or default_model()
@@ -107,7 +119,9 @@ class Bark:
                 raise InvalidRequest(f"There must be at least 1 thread, not {threads}.")
             torch.set_num_threads(threads)
         checkpoint = open_checkpoint(name)
-        return cls(Pipeline(build_model(checkpoint, device=device, precision=precision)))
+        return cls(
+            Pipeline(build_model(checkpoint, device=device, precision=precision), slots=slots)
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -136,29 +150,103 @@ class Bark:
         seed: int | None = None,
         sampling: Sampling | None = None,
         streaming: Streaming = Streaming.EXACT,
+        cast: Mapping[str, str | HistoryPrompt] | None = None,
+        takes: int = 1,
+        rerolls: int = 2,
+        single: bool = False,
+        plain: bool = False,
+        live: bool = False,
         on_event: Callable[[JobEvent], None] | None = None,
     ) -> Clip:
-        """Speak `text`, one utterance: what exceeds the model's text block is cut, and noted.
+        """Speak a text of any length, cut into utterances that the slots work on side by side.
 
-        voice: a name as "v2/en_speaker_6", an .npz file, an earlier clip's history, or none.
+        voice: a name as "v2/en_speaker_6", an .npz file, an earlier clip's history, or none: then
+        what comes of the first utterance is the voice of the rest.
         seed: the same seed, text, voice and model give the same clip; None draws one.
         sampling: temperatures and limits; its seed counts only when `seed` is None and it is given.
         streaming: when sound comes out; LOW_LATENCY is sooner, and not quite Bark's own.
-        on_event: called with the progress of each stage, and each run of samples as it exists.
+        cast: the voices of a dialogue by name; who is in none gets one of the language.
+        takes: candidates for each utterance, of which the best (`synth.takes`) is kept.
+        rerolls: how often an utterance that does not end in time is begun anew.
+        single: the text is one utterance, as the original treats it; what exceeds the model's text
+        block is cut, and noted. plain: Bark's own sound, nothing trimmed, levelled or begun anew.
+        live: give the sound to `on_event` as it is made, not whole utterances, equally loud.
+        on_event: called with the progress, and each run of samples as it exists.
         Raises InvalidRequest that says what is wrong with text, voice or setting.
         """
         history = None if voice is None else self.voice(voice)
         if seed is None:
             seed = secrets.randbelow(2**31) if sampling is None else sampling.seed
-        how = replace(sampling or Sampling(), seed=seed)
-        samples, done = self._pipeline.run(
-            Submit(job_id="say", text=text, sampling=how, streaming=streaming), history, on_event
+        if takes < 1 or rerolls < 0:
+            raise InvalidRequest("takes must be at least 1, and rerolls at least 0.")
+        named = next((info for info in self.voices if info.name == str(voice)), None)
+        language = language_of(text, named.language if named else "")
+        utterances = (Utterance(text),)
+        if not single:
+            utterances = utterances_of(text, self._limits, language, cast or ()) or utterances
+        voices = complete_cast(utterances, cast or {}, self.voices, language)
+        sampling = replace(sampling or Sampling(), seed=seed)
+        manner = Manner(
+            voice=history,
+            cast={name: self.voice(each) for name, each in voices.items()},
+            sampling=sampling,
+            streaming=streaming,
+            live=live,
+            takes=takes,
+            rerolls=rerolls,
+            plain=plain or single,
+            most_s=sampling.max_seconds,
         )
+        rate = self.config.codec.sample_rate
+        recital = Recital("say", utterances, manner, sample_rate=rate)
+        samples: list[npt.NDArray[np.float32]] = []
+        done: Done | None = None
+        for event in self._perform(recital):
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Audio):
+                samples.append(event.samples)
+            elif isinstance(event, Done):
+                done = event
+        assert done is not None, "a recital ends in Done or an exception"
         return Clip(
-            samples=samples,
-            sample_rate=self.config.codec.sample_rate,
+            samples=np.concatenate(samples) if samples else np.zeros(0, np.float32),
+            sample_rate=rate,
             history=done.history,
-            seed=seed,
+            seed=done.seed,
             timings=done.timings,
             notes=done.notes,
+            renditions=done.renditions,
+        )
+
+    def _perform(self, recital: Recital) -> Iterator[JobEvent]:
+        """Work on a recital in the pipeline's slots until it is over."""
+        running: set[str] = set()
+        try:
+            while not recital.over:
+                while self._pipeline.free and (submit := recital.next_submit()):
+                    assert not isinstance(submit.voice, str), "voices are loaded before"
+                    self._pipeline.admit(submit, submit.voice)
+                    running.add(submit.job_id)
+                for event in self._pipeline.step():
+                    if isinstance(event, Failed):
+                        running.discard(event.job_id)
+                        late = event.reason is Reason.TIMEOUT
+                        error = (JobTimeout if late else InvalidRequest)(event.detail)
+                        recital.failed(event.job_id, error)
+                    else:
+                        if isinstance(event, Done):
+                            running.discard(event.job_id)
+                        yield from recital.happened(event)
+        finally:
+            for job_id in running:
+                self._pipeline.cancel(job_id)
+
+    @property
+    def _limits(self) -> Limits:
+        config = self.config
+        return Limits(
+            slots=self._pipeline.slots,
+            text_tokens=config.text.block,
+            utterance_s=config.max_utterance_s,
         )

@@ -11,10 +11,13 @@ begins after the end of a sentence. Knows no models.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from synth.errors import InvalidRequest
 from synth.longform import Utterance, split_for
 from synth.protocol import Gender, Limits, VoiceInfo
+
+Voice = TypeVar("Voice")  # a name, or what it stands for
 
 SPEAKER_PAUSE_S = 0.5
 MOST_SPEAKERS = 10
@@ -95,10 +98,10 @@ def parse_cast(items: Iterable[str]) -> dict[str, str]:
 
 def complete_cast(
     utterances: Sequence[Utterance],
-    cast: Mapping[str, str],
+    cast: Mapping[str, Voice],
     voices: Sequence[VoiceInfo],
     language: str,
-) -> dict[str, str]:
+) -> "dict[str, Voice | str]":
     """A voice for everybody who speaks: the given ones, then by turn a woman's and a man's of the
     language, none twice while there are others. Whoever reads the rest has none of these.
 
@@ -109,7 +112,9 @@ def complete_cast(
         raise InvalidRequest(
             f"There are {len(speakers)} speakers in that dialogue, and {MOST_SPEAKERS} is the most."
         )
-    complete = {name: voice for name, voice in cast.items() if name in speakers}
+    complete: dict[str, Voice | str] = {
+        name: voice for name, voice in cast.items() if name in speakers
+    }
     fitting = [v for v in voices if v.language == language] or list(voices)
     newest = max((voice.version for voice in fitting), default="")
     fitting = [voice for voice in fitting if voice.version == newest]

@@ -295,11 +295,12 @@ class Recital:
 
     def _out(self, samples: list[Samples]) -> Iterator[Audio]:
         joined = np.concatenate(samples) if samples else np.zeros(0, np.float32)
-        if self._manner.most_s is not None:
-            left = round(self._manner.most_s * self._rate) - self._given
+        most_s = self._most_s
+        if most_s is not None:
+            left = round(most_s * self._rate) - self._given
             if len(joined) > left:
                 joined = joined[: max(0, left)]
-                self._notes[f"The clip was cut at {self._manner.most_s:g} s."] = None
+                self._notes[f"The clip was cut at {most_s:g} s."] = None
         if len(joined):
             self._given += len(joined)
             yield Audio(self.job_id, self._at, self._chunks, joined)
@@ -352,8 +353,13 @@ class Recital:
             self._at = len(self._parts)
 
     @property
+    def _most_s(self) -> float | None:
+        """Where the clip is cut; a single utterance has its limit in its sampling."""
+        return self._manner.most_s if len(self._parts) > 1 else None
+
+    @property
     def _is_full(self) -> bool:
-        most_s = self._manner.most_s
+        most_s = self._most_s
         return most_s is not None and self._given >= round(most_s * self._rate)
 
     def _done(self) -> Done:
