@@ -71,6 +71,7 @@ class Job:
         self.semantic_limit, self._past_it_is_astray = longest_semantic(submit, model.config)
         self.semantic_started = False
         self.ended = True  # False: no end came, and it was cut at the limit
+        self.log_prob: float | None = None  # of the semantic tokens, mean; where it was asked for
         self.coarse = CoarseInput(history, model.config)
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
@@ -145,6 +146,12 @@ class Job:
         """
         in_vain = self.stage is None or not self.ended
         return in_vain and self._tries < self._submit.rerolls and not self.sound.frames
+
+    @property
+    def is_to_be_scored(self) -> bool:
+        """All its semantic tokens are there, and how likely they are is still to be found."""
+        is_whole = self.coarse.complete and bool(self.semantic)
+        return is_whole and self._submit.scored and self.log_prob is None
 
     def anew(self) -> "Job":
         """The same with another seed, as if it had not been begun; only the time it took counts."""
@@ -222,6 +229,7 @@ class Job:
                     audio_s=audio_s,
                     rerolls=self._tries,
                     ended=self.ended,
+                    log_prob=self.log_prob,
                 ),
             ),
         )

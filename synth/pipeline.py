@@ -195,6 +195,8 @@ class Pipeline:
             if job.is_astray:
                 logger.info("job %s: no end came, begun anew", job.id)
                 job = self._jobs[job.slot] = job.anew()
+            if job.is_to_be_scored:
+                job.log_prob = self._semantic.log_prob(job.slot, job.semantic)
             if job.id in told:
                 events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.stage is None:

@@ -93,6 +93,14 @@ class SemanticStage:
         x += self._stepper.embed(history_block(history, self._config))  # summed, not appended
         self._stepper.prefill(slot, x, self._config.text.infer)
 
+    def log_prob(self, slot: int, tokens: Sequence[int]) -> float:
+        """Mean natural log-probability of all the tokens (T >= 1) that the slot has made, in
+        Bark's own distribution, before temperature and filters. One pass over them; the slot's
+        sequence is over then.
+        """
+        fed = [self._config.text.infer, *tokens[:-1]]
+        return self._stepper.log_prob(slot, self._config.text.block, fed, tokens)
+
     def run(self, k: int, slots: Sequence[int]) -> Chunk:
         """k steps of the given slots. Tokens in [0, semantic.vocab]; those at an end count not."""
         return self._stepper.run(k, slots)

@@ -33,6 +33,9 @@ class Draw:
     may_end: bool = False
 
 
+_SCORED_AT_ONCE = 128  # positions; the logits of all would be 30 MB
+
+
 @dataclass(frozen=True)
 class Chunk:
     """What `run` made: tokens (k, R) int64 in head order, ended (k, R) bool, R as asked for."""
@@ -126,6 +129,25 @@ class Stepper:
         self.position[slot] = end
         self.token[slot] = pending
         self.live[slot] = end
+
+    def log_prob(self, slot: int, start: int, fed: Sequence[int], rows: Sequence[int]) -> float:
+        """How likely a slot's sequence was by the first head alone, untempered: the mean natural
+        log-probability of `rows`, head rows of which each came of the token of `fed` beside it.
+
+        start: the position of the first one fed. The cache before it stays, what follows is
+        written anew.
+        """
+        total = 0.0
+        for first in range(0, len(fed), _SCORED_AT_ONCE):
+            last = min(first + _SCORED_AT_ONCE, len(fed))
+            x = self.embed(np.asarray(fed[first:last], dtype=np.int64))
+            x += self._transformer.wpe[start + first : start + last]
+            at = Prefill(self.cache, slot, start + first, last - first)
+            logits = self._heads[0](self._transformer(x, at)).to(self._float)
+            wanted = torch.tensor(rows[first:last], device=self._device)
+            chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
+            total += float(chosen.sum())
+        return total / len(fed)
 
     def run(self, k: int, slots: Sequence[int]) -> Chunk:
         """Decode k steps of the given slots together; the others stand still.
