@@ -34,7 +34,9 @@ WORK_S = 0.05
 
 
 def script(rng: random.Random) -> tuple[str, float]:
-    """What a clip's engine does, and how much work that is, in seconds."""
+    """What a clip's engine does, in so few letters that it is one utterance, and how much work that
+    is, in seconds.
+    """
     rtf = rng.uniform(0.35, 0.85)
     owed, words, works = 0.0, [], 0
     for _ in range(PIECES):
@@ -42,7 +44,7 @@ def script(rng: random.Random) -> tuple[str, float]:
         count = min(round(owed), rng.choice([0, 2, 4, 8])) if rng.random() < 0.5 else int(owed)
         owed -= count
         works += count
-        words += ["work"] * count + ["sound"]
+        words += ["um"] * count + ["ah"]
     return " ".join(words), works * WORK_S
 
 

@@ -3,8 +3,8 @@
 A job's text is a list of words; each step performs one word of every job in a slot:
 
     chunk   0.1 s of audio
-    sound   0.2 s of audio that sounds like speech, and goes on from one to the next
-    work    50 ms of work
+    ah      0.2 s of audio that sounds like speech, and goes on from one to the next
+    um      50 ms of work
     hold    stay here, reporting progress, until cancelled
     mute    stay here and say nothing, between bounded steps
     company stay here until another job has a slot too, or for 50 steps
@@ -119,11 +119,11 @@ class ScriptedPipeline:
                 if len(self._jobs) > 1 or self._lonely[job_id] == 50:
                     self._jobs[job_id] = (words[1:], chunks)
                 return []
-            case "work":
+            case "um":
                 time.sleep(0.05)
                 self._jobs[job_id] = (words[1:], chunks)
                 return []
-            case "sound":
+            case "ah":
                 self._jobs[job_id] = (words[1:], chunks + 2)
                 begin = chunks * CHUNK
                 return [Audio(job_id, 0, chunks, SPEECH[begin : begin + 2 * CHUNK])]
