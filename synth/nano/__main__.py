@@ -1,4 +1,4 @@
-"""python -m synth.nano data | tokens | train STAGE | export | evaluate"""
+"""python -m synth.nano data | tokens | adopt | train STAGE | export | evaluate"""
 
 import argparse
 import logging
@@ -17,6 +17,8 @@ def main() -> None:
     data.add_argument("--workers", type=int, default=1, help="shards at a time")
     units = commands.add_parser("tokens", help="fit the quantizers and tokenize the speech")
     units.add_argument("--workers", type=int, default=1, help="shards at a time")
+    take = commands.add_parser("adopt", help="go on from an export instead of from nothing")
+    take.add_argument("--model", type=Path, default=Path(__file__).parent, help="folder")
     fit = commands.add_parser("train", help="train one stage, from its checkpoint if there is one")
     fit.add_argument("stage", choices=("decoder", "semantic", "coarse", "fine"))
     fit.add_argument("--device", default="cpu")
@@ -47,6 +49,10 @@ def main() -> None:
         if not paths.corpus.exists():
             write_corpus(paths, options.wordnet, options.size)
         speak_corpus(paths, options.workers)
+    elif options.command == "adopt":
+        from synth.nano.handover import adopt
+
+        adopt(paths, options.model)
     elif options.command == "tokens":
         from synth.nano.tokens import tokenize_shards
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from synth.checkpoints import int8_rows, save_checkpoint
 from synth.codec import fold_weight_norm
 from synth.data.pack import write_pack
+from synth.nano.handover import write_handover
 from synth.nano.recipe import COARSE, FINE, NANO, VOICES, Paths
 from synth.nano.shards import Tokens, load_tokens
 from synth.nano.spelling import PIECES
@@ -89,7 +90,7 @@ def voice_prompts(tokens: Tokens) -> list[tuple[VoiceInfo, HistoryPrompt]]:
 
 
 def export(paths: Paths, folder: Path) -> None:
-    """Write the checkpoint to `folder` / checkpoint and its voices beside it."""
+    """Write the checkpoint to `folder` / checkpoint; its voices and the handover beside it."""
     stages = {s: _small(transformer_tensors(paths, s)) for s in ("semantic", "coarse", "fine")}
     stages["codec"] = _small(codec_tensors(paths))
     vocabulary = paths.root / "vocab.txt"
@@ -97,5 +98,6 @@ def export(paths: Paths, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / "checkpoint", NANO, stages, vocabulary)
     write_pack(folder, voice_prompts(load_tokens(paths)), NANO)
+    write_handover(paths, folder)
     size = sum(f.stat().st_size for f in folder.glob("checkpoint/*"))
     log.info("%s: %.2f MB", folder, size / 1e6)

@@ -42,6 +42,7 @@ class State:
     average: dict[str, Tensor]
     step: int = 0
     cpu_s: float = 0.0
+    since: int = 0  # the step at which the optimizer knew nothing: warmup counts from it
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -56,6 +57,7 @@ def save(stage: Stage, state: State, path: Path) -> None:
             "average": state.average,
             "step": state.step,
             "cpu_s": state.cpu_s,
+            "since": state.since,
             "curve": state.curve,
             "extra": stage.extra_state(),
         },
@@ -65,19 +67,23 @@ def save(stage: Stage, state: State, path: Path) -> None:
 
 
 def load(stage: Stage, state: State, path: Path) -> None:
-    """Go on from a checkpoint."""
+    """Go on from a checkpoint; one without an optimizer's state warms up again."""
     held = torch.load(path, weights_only=True)
     state.model.load_state_dict(held["model"])
-    state.optimizer.load_state_dict(held["optimizer"])
     state.average = held["average"]
     state.step, state.cpu_s, state.curve = held["step"], held["cpu_s"], held["curve"]
+    if held["optimizer"] is None:
+        state.since = state.step
+    else:
+        state.optimizer.load_state_dict(held["optimizer"])
+        state.since = held["since"]
     if held.get("extra"):
         stage.load_extra(held["extra"])
 
 
-def rate(run: Run, step: int, limits: Limits) -> float:
+def rate(run: Run, step: int, limits: Limits, since: int = 0) -> float:
     """Learning rate: linear warmup, constant, perhaps a lower constant and a linear cooldown."""
-    factor = min(1.0, (step + 1) / run.warmup)
+    factor = min(1.0, (step - since + 1) / run.warmup)
     if run.slower_from is not None and step >= run.slower_from:
         factor *= run.slower
     if limits.cooldown and limits.steps:
@@ -102,7 +108,7 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) 
             break
         if limits.minutes is not None and minutes >= limits.minutes:
             break
-        optimizer.set_rate(rate(run, state.step, limits))
+        optimizer.set_rate(rate(run, state.step, limits, state.since))
         loss, parts = stage.loss(state.step, ahead.get())
         optimizer.zero_grad()
         loss.backward()

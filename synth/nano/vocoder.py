@@ -126,7 +126,8 @@ class VocoderStage:
 
     def load_extra(self, state: dict[str, Any]) -> None:
         self.jury.load_state_dict(state["jury"])
-        self._jury_optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self._jury_optimizer.load_state_dict(state["optimizer"])
 
     def refresh(self) -> bool:
         return self.crops.refresh()

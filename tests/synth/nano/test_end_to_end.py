@@ -16,6 +16,7 @@ from synth.model import build_model
 from synth.nano import vocoder
 from synth.nano.codebooks import Codebooks, fit_codebooks
 from synth.nano.export import export
+from synth.nano.handover import adopt
 from synth.nano.recipe import CODEC, NANO, RUNS, SEMANTIC, VOICES, Paths
 from synth.nano.shards import load_tokens, open_shard
 from synth.nano.stages import STAGES
@@ -98,3 +99,44 @@ def test_int8_keeps_the_weights(exported: Path):
         if weight.dim() == 2:
             off = (stored[name].float() - weight).abs().amax(1)
             assert (off <= weight.abs().amax(1) / 253 + 1e-7).all(), name
+
+
+def test_training_goes_on_elsewhere(exported: Path, tmp_path: Path):
+    """An export alone makes a run: the same weights but for their int8, tokens, steps and jury."""
+    before, after = Paths(exported.parent / "run"), Paths(tmp_path / "run")
+    assert adopt(after, exported) == ["semantic", "coarse", "fine", "decoder"]
+    for name in STAGES:
+        old = torch.load(before.checkpoint(name), weights_only=True)
+        new = torch.load(after.checkpoint(name), weights_only=True)
+        assert (new["step"], new["curve"]) == (old["step"], old["curve"])
+        assert new["model"].keys() == old["model"].keys()
+    old_rows, new_rows = (Codebooks.load(p.codebooks).rows for p in (before, after))
+    torch.testing.assert_close(new_rows, old_rows, rtol=1e-3, atol=1e-3)
+    jury = torch.load(after.checkpoint("decoder"), weights_only=True)["extra"]["jury"]
+    assert (
+        jury.keys()
+        == torch.load(before.checkpoint("decoder"), weights_only=True)["extra"]["jury"].keys()
+    )
+    # What the decoder says is what the exported one says.
+    again = tmp_path / "again"
+    (after.shards).mkdir()
+    (after.shards / "000").symlink_to(before.shards / "000")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synth.nano.export._PROMPT_FRAMES", (60, 90))
+        export(after, again)
+    codes = np.random.default_rng(1).integers(0, 200, (8, 30))
+    one, two = (
+        build_model(open_checkpoint(f / "checkpoint"), device="cpu", precision="fp32").codec
+        for f in (exported, again)
+    )
+    np.testing.assert_allclose(two.decode(codes), one.decode(codes), atol=2e-3)
+    # And it trains: a fresh optimizer warms up from the step it was handed.
+    small = dataclasses.replace(RUNS["fine"], batch=2, save_every=2)
+    state = train(STAGES["fine"](after, 2), small, after.checkpoint("fine"), Limits(steps=3))
+    assert (state.step, state.since) == (3, 2)
+    assert adopt(after, exported) == []  # what a run has is left alone
+
+
+def test_a_folder_without_a_handover_is_refused(tmp_path: Path):
+    with pytest.raises(SystemExit, match="no training.npz"):
+        adopt(Paths(tmp_path / "run"), tmp_path)

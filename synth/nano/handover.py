@@ -1,0 +1,122 @@
+"""What an export carries for training to go on elsewhere: `training.npz` and `curve.json`.
+
+An exported model alone cannot be trained on: its tokens mean what the quantizers say that were
+fitted on one machine's teacher speech, and the decoder's jury is no part of it. `write_handover`
+keeps both beside the model, halved in precision, and how far each stage has come. `adopt` makes a
+run's folder of it that looks as if its stages had just stopped. Optimizers start afresh.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synth.checkpoints import Checkpoint, open_checkpoint
+from synth.codec import embedding_name
+from synth.nano.codebooks import Codebooks
+from synth.nano.gpt import FineModel, coarse_model, semantic_model
+from synth.nano.recipe import NANO, Paths
+from synth.nano.vocoder import Vocoder
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "training.npz"
+CURVE_FILE = "curve.json"
+_STAGES = ("semantic", "coarse", "fine", "decoder")
+
+
+def write_handover(paths: Paths, folder: Path) -> None:
+    """Write quantizers, jury and curves of the run at `paths` into `folder`."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, file in (("codebooks", paths.codebooks), ("units", paths.units)):
+        held = np.load(file)
+        arrays |= {f"{name}.{key}": held[key] for key in held.files}
+    told: dict[str, Any] = {}
+    for stage in _STAGES:
+        held = torch.load(paths.checkpoint(stage), weights_only=True)
+        told[stage] = {key: held[key] for key in ("step", "cpu_s", "curve")}
+        if jury := held["extra"].get("jury"):
+            arrays |= {f"jury.{key}": value.numpy() for key, value in jury.items()}
+    small = {k: v.astype(np.float16) if v.ndim else v for k, v in arrays.items()}
+    np.savez_compressed(folder / STATE_FILE, allow_pickle=False, **small)
+    (folder / CURVE_FILE).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def adopt(paths: Paths, folder: Path) -> list[str]:
+    """Make the run at `paths` go on from the export in `folder`; returns the stages taken over.
+
+    What the run has already, quantizers or a stage's checkpoint, is left alone.
+    Raises SystemExit when `folder` holds no handover.
+    """
+    if not (folder / STATE_FILE).is_file():
+        raise SystemExit(f"{folder} holds no {STATE_FILE}: it is no export that training can use.")
+    held = np.load(folder / STATE_FILE)
+    told = json.loads((folder / CURVE_FILE).read_text())
+    paths.root.mkdir(parents=True, exist_ok=True)
+    for name, file in (("codebooks", paths.codebooks), ("units", paths.units)):
+        if not file.exists():
+            np.savez(file, allow_pickle=False, **_under(held, name))
+    checkpoint = open_checkpoint(folder / "checkpoint")
+    taken: list[str] = []
+    for stage in _STAGES:
+        path = paths.checkpoint(stage)
+        if path.exists():
+            continue
+        weights = _weights(stage, checkpoint, paths)
+        jury = {k: torch.from_numpy(v) for k, v in _under(held, "jury").items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            {
+                "model": weights,
+                "average": {k: v.clone() for k, v in weights.items()},
+                "optimizer": None,
+                **told[stage],
+                "extra": {"jury": jury} if stage == "decoder" and jury else {},
+            },
+            path,
+        )
+        taken.append(stage)
+        log.info("%s: goes on from step %d", stage, told[stage]["step"])
+    return taken
+
+
+def _under(held: Any, name: str) -> dict[str, np.ndarray]:
+    """The arrays of one part, in single precision."""
+    start = name + "."
+    parts = {key.removeprefix(start): held[key] for key in held.files if key.startswith(start)}
+    return {k: v.astype(np.float32) if v.ndim else v for k, v in parts.items()}
+
+
+def _weights(stage: str, checkpoint: Checkpoint, paths: Paths) -> dict[str, Tensor]:
+    """A stage's exported tensors under the names and in the shapes that training uses."""
+    if stage == "decoder":
+        return _decoder_weights(checkpoint, paths)
+    make: dict[str, nn.Module] = {
+        "semantic": semantic_model(NANO.semantic_shape),
+        "coarse": coarse_model(NANO.coarse_shape),
+        "fine": FineModel(NANO.fine_shape),
+    }
+    model, found = make[stage], checkpoint.tensors(stage)
+    model.load_state_dict({name: found[name].float() for name in model.state_dict()})
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def _decoder_weights(checkpoint: Checkpoint, paths: Paths) -> dict[str, Tensor]:
+    found = checkpoint.tensors("codec")
+    rows = torch.stack([found[embedding_name(b)].float() for b in range(NANO.fine.codebooks)])
+    out: dict[str, Tensor] = {}
+    for name in Vocoder(Codebooks.load(paths.codebooks).rows).state_dict():
+        stem = name.removesuffix("_g").removesuffix("_v")
+        if name == "rows":
+            out[name] = rows
+        elif name.endswith("weight_g"):  # the norm that folding multiplied in
+            weight = found[stem].float()
+            length = weight.flatten(1).norm(dim=1)
+            out[name] = length.reshape(-1, *[1] * (weight.dim() - 1))
+        else:
+            out[name] = found[stem].float()
+    return out
