@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 
 from tests.discord_server import DiscordServer, recording
-from tests.discord_server.bot_process import BotProcess
-from tests.discord_server.fixtures import SETTINGS
+from tests.discord_server.bot_process import SETTINGS, BotProcess
 from tests.discord_server.hearing import Hearing
 from tests.synth.scripted import CHUNK, RATE, SPEECH
 

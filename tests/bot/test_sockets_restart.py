@@ -7,8 +7,7 @@ from pathlib import Path
 
 from bot import replies
 from tests.discord_server import DiscordServer
-from tests.discord_server.bot_process import BotProcess
-from tests.discord_server.fixtures import SETTINGS
+from tests.discord_server.bot_process import SETTINGS, BotProcess
 from tests.discord_server.interactions import Interaction
 from tests.discord_server.model import write_model
 

@@ -13,6 +13,13 @@ from tests.discord_server.server import DiscordServer
 
 ROOT = Path(__file__).parents[2]
 STOP_S = 15
+SETTINGS = {
+    "BARK_SYNTH__DEVICE": "cpu",
+    "BARK_SYNTH__THREADS": "1",
+    "BARK_LIMITS__COOLDOWN_S": "0",
+    "BARK_LIMITS__CLIP_SECONDS": "2",
+    "BARK_VOICE__ALONE_LEAVE_S": "0.3",
+}
 
 
 class BotProcess:

@@ -13,17 +13,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.discord_server.bot_process import BotProcess
+from tests.discord_server.bot_process import SETTINGS, BotProcess
 from tests.discord_server.model import write_model
 from tests.discord_server.server import DiscordServer
-
-SETTINGS = {
-    "BARK_SYNTH__DEVICE": "cpu",
-    "BARK_SYNTH__THREADS": "1",
-    "BARK_LIMITS__COOLDOWN_S": "0",
-    "BARK_LIMITS__CLIP_SECONDS": "2",
-    "BARK_VOICE__ALONE_LEAVE_S": "0.3",
-}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
