@@ -466,7 +466,7 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (untried)")
-    machine.add_argument("--precision", default="auto", help="auto, fp32, bf16")
+    machine.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16, int8")
     machine.add_argument("--threads", type=int, help="CPU threads; one a core if not given")
 
 

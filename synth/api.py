@@ -106,7 +106,8 @@ class Bark:
         """Load a model onto a device.
 
         model: "suno/bark", "suno/bark-small" or a folder; None is the best one on this machine.
-        device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32" or "bf16".
+        device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32",
+        "bf16", "fp16" (CUDA) or "int8" (CPU).
         threads: for the CPU; None leaves torch's choice, one a core.
         slots: utterances and takes worked on at once, each with caches of its own.
         Raises InvalidRequest that says what is missing and how to get it.

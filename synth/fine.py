@@ -23,7 +23,7 @@ from synth.fine_windows import (
 )
 from synth.protocol import HistoryPrompt, Sampling, Streaming
 from synth.sampling import NoiseStage, draw, exponential, fold, noise_key
-from synth.transformer import Linear, Transformer, attend_all
+from synth.transformer import Transformer, attend_all
 from synth.vocab import ModelConfig
 
 _NOISE_ROWS = 64  # rows sampled at a time: their noise fits a processor's cache
@@ -170,8 +170,9 @@ class FineStage:
         self._transformer = transformer
         self._config = config
         size = config.codec.codebook_size
-        self._heads = tuple(Linear(head[:size]) for head in transformer.heads)
-        dtype = transformer.wpe.dtype
+        precision = transformer.precision
+        self._heads = tuple(precision.linear(head[:size]) for head in transformer.heads)
+        dtype = precision.dtype
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
 
     def step(self, job: FineJob) -> None:

@@ -24,9 +24,6 @@ class KVCache:
         self, shape: TransformerShape, slots: int, *, device: torch.device, dtype: torch.dtype
     ) -> None:
         size = (shape.n_layer, slots, shape.n_head, shape.context, shape.head_size)
-        # Half precision attention is several times slower than single on CPUs.
-        if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
-            dtype = torch.float32
         # Zeros, not empty memory: a masked position still takes part as 0 * value.
         self.k = torch.zeros(size, device=device, dtype=dtype)
         self.v = torch.zeros(size, device=device, dtype=dtype)

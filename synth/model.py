@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synth.codec import Codec
 from synth.errors import InvalidRequest
+from synth.precision import Precision, pick_precision
 from synth.tokenizer import Tokenizer
 from synth.transformer import Transformer, build_transformer
 from synth.vocab import ModelConfig
@@ -42,7 +43,7 @@ class Model:
     codec: Codec
     tokenizer: Tokenizer
     device: torch.device
-    dtype: torch.dtype  # of the transformers; the codec is always single precision
+    precision: Precision  # of the transformers; the codec is always single precision
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -63,25 +64,6 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InvalidRequest("This machine has no Apple GPU that torch can use; use cpu.")
     return device
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The transformers' dtype. "auto": half precision on CUDA, single elsewhere.
-
-    Raises InvalidRequest for an unknown precision or one the device has not got.
-    """
-    known = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
-    if precision in known:
-        if precision != "fp32" and device.type == "mps":
-            raise InvalidRequest(f"Precision {precision} is not for mps; use fp32.")
-        return known[precision]
-    if precision != "auto":
-        raise InvalidRequest(f"There is no precision {precision!r}; use auto, fp32 or bf16.")
-    if device.type != "cuda":
-        return torch.float32
-    # By capability: torch says yes to bf16 on older cards too, and then emulates it.
-    major, _ = torch.cuda.get_device_capability(device)
-    return torch.bfloat16 if major >= 8 else torch.float16
 
 
 def check_config(config: ModelConfig) -> None:
@@ -125,13 +107,13 @@ def check_config(config: ModelConfig) -> None:
 def build_model(checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> Model:
     """Put a checkpoint's weights on a device, every tensor's presence and shape checked.
 
-    device: "auto", "cpu", "cuda[:n]" or "mps"; precision: "auto", "fp32" or "bf16" ("fp64" is for
-    tests). Raises InvalidRequest that names stage and tensor, expected and found.
+    device: "auto", "cpu", "cuda[:n]" or "mps"; precision: one of `synth.precision.PRECISIONS`
+    ("fp64" is for tests). Raises InvalidRequest that names stage and tensor, expected and found.
     """
     config = checkpoint.config
     check_config(config)
     where = pick_device(device)
-    dtype = pick_dtype(precision, where)
+    picked = pick_precision(precision, where)
     tokenizer = Tokenizer(checkpoint.tokenizer_file, config.text)
     if config.text.offset + tokenizer.size > config.semantic_shape.input_vocab:
         raise InvalidRequest(
@@ -141,12 +123,16 @@ def build_model(checkpoint: Checkpoint, *, device: str = "auto", precision: str 
 
     def stage(name: str, codebooks: int = 0) -> Transformer:
         shape = getattr(config, f"{name}_shape")
-        tensors = checkpoint.tensors(name)
         return build_transformer(
-            name, shape, tensors, codebooks=codebooks, device=where, dtype=dtype
+            name,
+            shape,
+            checkpoint.tensors(name),
+            codebooks=codebooks,
+            device=where,
+            precision=picked.fine if codebooks else picked.decoding,
         )
 
-    codec_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    codec_dtype = torch.float64 if picked.name == "fp64" else torch.float32
     return Model(
         config=config,
         semantic=stage("semantic"),
@@ -155,5 +141,5 @@ def build_model(checkpoint: Checkpoint, *, device: str = "auto", precision: str 
         codec=Codec(config, checkpoint.tensors("codec"), device=where, dtype=codec_dtype),
         tokenizer=tokenizer,
         device=where,
-        dtype=dtype,
+        precision=picked,
     )

@@ -23,7 +23,8 @@ from synth.codec import Codec
 from synth.fetch import fetch_model
 from synth.fine import FineStage
 from synth.layouts import SUNO_FILES, suno_file
-from synth.model import check_config, pick_dtype
+from synth.model import check_config
+from synth.precision import pick_precision
 from synth.semantic import SemanticStage
 from synth.tokenizer import Tokenizer
 from synth.transformer import Transformer, build_transformer
@@ -141,7 +142,8 @@ def _checkpoint(stage: str, *, small: bool) -> Checkpoint:
 
 def _builder(stage: str, checkpoint: Checkpoint, device: torch.device) -> Callable[[], Any]:
     config = checkpoint.config
-    dtype = pick_dtype("auto", device)
+    # Scripts written for the original expect its tokens: single precision where it had it.
+    picked = pick_precision("auto" if device.type == "cuda" else "fp32", device)
 
     def transformer(codebooks: int = 0) -> Transformer:
         return build_transformer(
@@ -150,7 +152,7 @@ def _builder(stage: str, checkpoint: Checkpoint, device: torch.device) -> Callab
             checkpoint.tensors(stage),
             codebooks=codebooks,
             device=device,
-            dtype=dtype,
+            precision=picked.fine if codebooks else picked.decoding,
         )
 
     builders: dict[str, Callable[[], Any]] = {

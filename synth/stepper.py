@@ -18,7 +18,7 @@ from torch import Tensor
 
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
-from synth.transformer import Attend, Linear, Transformer
+from synth.transformer import Attend, Transformer
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,17 @@ class Stepper:
         masked: bool | None = None,
     ) -> None:
         self._transformer = transformer
-        self._heads = tuple(Linear(head) for head in heads)
+        precision = transformer.precision
+        self._heads = tuple(precision.linear(head) for head in heads)
         self._offsets = tuple(offsets)
         self._end_row = end_row
-        device, dtype = transformer.wpe.device, transformer.wpe.dtype
+        device, dtype = transformer.wpe.device, precision.dtype
         self._device = device
         self._masked = device.type == "cuda" if masked is None else masked
         # Sampling happens in at least single precision.
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
         self.slots = slots
-        self.cache = KVCache(transformer.shape, slots, device=device, dtype=dtype)
+        self.cache = KVCache(transformer.shape, slots, device=device, dtype=precision.cache_dtype)
         self.live = [0] * slots  # positions in the cache, the host's mirror of `position`
         self._draws = [Draw(0, 0.0)] * slots
 
@@ -97,7 +98,7 @@ class Stepper:
         self.reset_mask[slot] = True
         self._reset()
         self._draws[slot] = how
-        vocab = self._heads[0].weight.shape[0]
+        vocab = self._heads[0].size_out
         self.key[slot] = how.key
         self.temperature[slot] = how.temperature
         self.top_k[slot] = how.top_k or vocab

@@ -1,8 +1,8 @@
 """The transformer blocks all three stages share: shapes and weights, no token ids.
 
 Knows how to turn (N, C) activations into (N, C) activations. What a position may look at is the
-caller's business: it hands in an `attend` function (see kv_cache.py). `Linear` is the seam where a
-weight of another precision can stand in.
+caller's business: it hands in an `attend` function (see kv_cache.py). In what precision a weight is
+held is precision.py's, what multiplies it linear.py's.
 
 Shape letters: N positions or slots, T positions of one slot, H heads, D head size, C width.
 
@@ -18,27 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synth.errors import InvalidRequest
+from synth.linear import Linear
+from synth.precision import StagePrecision
 from synth.vocab import TransformerShape
 
 # (layer, q, k, v) -> y, with q, k, v (N, H, D) and y (N, C)
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 _EPS = 1e-5  # of every LayerNorm
-
-
-class Linear:
-    """y = x W^T without bias; W is (out, in)."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, in) -> (N, out)."""
-        return F.linear(x, self.weight)
-
-    def add_to(self, out: Tensor, x: Tensor) -> None:
-        """out (N, out) += x (N, in) W^T, in place: one pass less over the residual."""
-        out.addmm_(x, self.weight.t())
 
 
 @dataclass(frozen=True)
@@ -72,6 +59,7 @@ class Transformer:
     blocks: tuple[Block, ...]
     ln_f: Norm
     heads: tuple[Tensor, ...]  # (output_vocab, C) each; stages slice the rows they need
+    precision: StagePrecision  # how stages make products of those rows, and caches
 
     def __call__(self, x: Tensor, attend: Attend) -> Tensor:
         """Run all blocks and the last norm. x: (N, C), overwritten. Returns (N, C)."""
@@ -148,7 +136,7 @@ def build_transformer(
     *,
     codebooks: int = 0,
     device: torch.device,
-    dtype: torch.dtype,
+    precision: StagePrecision,
 ) -> Transformer:
     """Check every tensor and put the weights in place; `codebooks` as in `tensor_shapes`.
 
@@ -164,7 +152,10 @@ def build_transformer(
     check_tensors(stage, tensor_shapes(shape, codebooks=codebooks), tensors)
 
     def get(name: str) -> Tensor:
-        return tensors[name].to(device=device, dtype=dtype).contiguous()
+        return tensors[name].to(device=device, dtype=precision.dtype).contiguous()
+
+    def linear(name: str) -> Linear:
+        return precision.linear(get(name))
 
     def norm(name: str) -> Norm:
         return Norm(get(f"{name}.weight"), get(f"{name}.bias") if codebooks else None)
@@ -172,11 +163,11 @@ def build_transformer(
     def block(prefix: str) -> Block:
         return Block(
             ln_1=norm(f"{prefix}.ln_1"),
-            c_attn=Linear(get(f"{prefix}.attn.c_attn.weight")),
-            attn_proj=Linear(get(f"{prefix}.attn.c_proj.weight")),
+            c_attn=linear(f"{prefix}.attn.c_attn.weight"),
+            attn_proj=linear(f"{prefix}.attn.c_proj.weight"),
             ln_2=norm(f"{prefix}.ln_2"),
-            c_fc=Linear(get(f"{prefix}.mlp.c_fc.weight")),
-            mlp_proj=Linear(get(f"{prefix}.mlp.c_proj.weight")),
+            c_fc=linear(f"{prefix}.mlp.c_fc.weight"),
+            mlp_proj=linear(f"{prefix}.mlp.c_proj.weight"),
         )
 
     if codebooks:
@@ -191,4 +182,5 @@ def build_transformer(
         blocks=tuple(block(f"transformer.h.{layer}") for layer in range(shape.n_layer)),
         ln_f=norm("transformer.ln_f"),
         heads=heads,
+        precision=precision,
     )

@@ -77,7 +77,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
             slots=slots, text_tokens=config.text.block, utterance_s=config.max_utterance_s
         ),
         device=str(model.device),
-        precision=str(model.dtype).removeprefix("torch."),
+        precision=model.precision.name,
         notice=RANDOM_NOTICE if is_random(config) else "",
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
@@ -93,7 +93,8 @@ def _slots_for(model: "Model") -> int:
     numbers = sum(2 * shape.n_layer * shape.context * shape.width for shape in shapes)
     free_bytes, _ = torch.cuda.mem_get_info(model.device)
     reserve_bytes = 2**30  # activations of a fine window and a codec decode, and the display
-    return max(1, min(16, (free_bytes - reserve_bytes) // (numbers * model.dtype.itemsize)))
+    slot_bytes = numbers * model.precision.decoding.cache_dtype.itemsize
+    return max(1, min(16, (free_bytes - reserve_bytes) // slot_bytes))
 
 
 def usable_cores() -> int:

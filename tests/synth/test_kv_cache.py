@@ -62,11 +62,19 @@ def test_decode_steps_continue_prefills_of_different_lengths(masked: bool) -> No
             torch.testing.assert_close(y[slot], expected)
 
 
-def test_half_precision_models_keep_single_precision_caches_on_a_cpu() -> None:
-    kv = KVCache(SHAPE, 1, device=torch.device("cpu"), dtype=torch.bfloat16)
-    assert kv.k.dtype == kv.v.dtype == torch.float32
-    q, k, v = qkv(5).bfloat16()
-    assert Prefill(kv, 0, 0, 5)(0, q, k, v).dtype == torch.bfloat16
+@pytest.mark.parametrize("cached", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("active", [torch.float32, torch.bfloat16])
+def test_activations_and_cache_may_differ_in_precision(
+    active: torch.dtype, cached: torch.dtype
+) -> None:
+    kv = KVCache(SHAPE, 1, device=torch.device("cpu"), dtype=cached)
+    assert kv.k.dtype == kv.v.dtype == cached
+    q, k, v = qkv(6).to(active)
+    expected = causal(*(x.float() for x in (q, k, v)))
+    first = Prefill(kv, 0, 0, 5)(0, q[:5], k[:5], v[:5])
+    last = DecodeEach(kv, [0], [5])(0, q[5:], k[5:], v[5:])
+    assert first.dtype == last.dtype == active
+    torch.testing.assert_close(torch.cat([first, last]).float(), expected, rtol=0.03, atol=0.03)
 
 
 def test_spans_are_buckets_within_the_context() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from synth.errors import InvalidRequest
-from synth.model import build_model, check_config, pick_device, pick_dtype
+from synth.model import build_model, check_config, pick_device
 from synth.vocab import BARK, BARK_SMALL, ModelConfig
 from tests.synth.tiny import NARROW, ODD, ODD_64, RANDOM, tiny_checkpoint
 
@@ -60,24 +60,3 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_an_absent_device_is_named(name: str) -> None:
     with pytest.raises(InvalidRequest, match="device"):
         pick_device(name)
-
-
-def test_precisions() -> None:
-    assert pick_dtype("auto", CPU) == pick_dtype("fp32", CPU) == torch.float32
-    assert pick_dtype("bf16", CPU) == torch.bfloat16
-    assert pick_dtype("auto", torch.device("mps")) == torch.float32
-    with pytest.raises(InvalidRequest, match="fp12"):
-        pick_dtype("fp12", CPU)
-    with pytest.raises(InvalidRequest, match="mps"):
-        pick_dtype("bf16", torch.device("mps"))
-
-
-@pytest.mark.parametrize(
-    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
-)
-def test_half_precision_follows_the_compute_capability(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
-) -> None:
-    """torch itself says that a T4 does bf16; it emulates it."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert pick_dtype("auto", torch.device("cuda")) == dtype

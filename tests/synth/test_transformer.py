@@ -5,11 +5,13 @@ import torch
 
 from synth.errors import InvalidRequest
 from synth.fine import FineStage
+from synth.precision import StagePrecision
 from synth.transformer import build_transformer, tensor_shapes
 from tests.synth.reference import original
 from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
 
 CPU = torch.device("cpu")
+FP32 = StagePrecision(torch.float32, torch.float32)
 
 
 def test_the_fine_stage_gives_the_original_s_logits() -> None:
@@ -34,16 +36,14 @@ def test_a_missing_tensor_is_named_with_its_stage() -> None:
     tensors = dict(tiny_checkpoint(NARROW).tensors("coarse"))
     del tensors["transformer.h.1.mlp.c_fc.weight"]
     with pytest.raises(InvalidRequest, match=r"coarse stage lacks .*h\.1\.mlp\.c_fc.*\(128, 32\)"):
-        build_transformer("coarse", NARROW.coarse_shape, tensors, device=CPU, dtype=torch.float32)
+        build_transformer("coarse", NARROW.coarse_shape, tensors, device=CPU, precision=FP32)
 
 
 def test_a_wrong_shape_says_expected_and_found() -> None:
     tensors = dict(tiny_checkpoint(NARROW).tensors("semantic"))
     tensors["transformer.wpe.weight"] = torch.zeros(7, 32)
     with pytest.raises(InvalidRequest, match=r"semantic stage has .*wpe.*\(7, 32\).*\(1024, 32\)"):
-        build_transformer(
-            "semantic", NARROW.semantic_shape, tensors, device=CPU, dtype=torch.float32
-        )
+        build_transformer("semantic", NARROW.semantic_shape, tensors, device=CPU, precision=FP32)
 
 
 def test_either_of_two_tied_tensors_is_enough() -> None:
@@ -55,7 +55,7 @@ def test_either_of_two_tied_tensors_is_enough() -> None:
         }
         assert len(some) == len(full) - 7
         built = build_transformer(
-            "fine", NARROW.fine_shape, some, codebooks=8, device=CPU, dtype=torch.float32
+            "fine", NARROW.fine_shape, some, codebooks=8, device=CPU, precision=FP32
         )
         for book in range(1, 8):
             assert torch.equal(built.heads[book - 1], full[f"lm_heads.{book - 1}.weight"])

@@ -1,0 +1,129 @@
+"""One matrix product, in the precisions the blocks can be given: the seam that speed goes through.
+
+`Linear` takes a weight as it is. `Int8Linear` holds it in 8 bits and reads a quarter of the
+memory, which is what a decode step on a CPU waits for. Knows nothing of what is multiplied.
+
+Int8: each output's weights share a scale, and each row of x has its own (its largest magnitude),
+so a row's result does not depend on the rows beside it: the sums are whole numbers, and exact.
+
+Shape letters: N rows.
+"""
+
+from functools import cache
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_X_MOST = 127  # rows of x are scaled to [-127, 127]
+_X_ZERO = 128  # and moved up to be uint8: without AMX, oneDNN has no fast product of signed x
+_LEAST = 1e-30  # stands for the largest magnitude of a row of zeros
+# A long x is scaled a few rows at a time, which then stay in a core's cache.
+_CACHED_NUMBERS = 1 << 17
+
+
+class Linear:
+    """y = x W^T without bias; W is (out, in)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+        self.size_out = weight.shape[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, in) -> (N, out)."""
+        return F.linear(x, self._weight)
+
+    def add_to(self, out: Tensor, x: Tensor) -> None:
+        """out (N, out) += x (N, in) W^T, in place: one pass less over the residual."""
+        out.addmm_(x, self._weight.t())
+
+
+class Int8Linear(Linear):
+    """The same with W rounded to 8 bits and x to 8 bits a row; x and y are float32, on a CPU.
+
+    Where `int8_limit()` is 0 there is no such product.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        most = int8_limit()
+        assert most, "this machine has no exact 8 bit product"
+        weight = weight.float()
+        self.size_out, self._size_in = weight.shape
+        scale = weight.abs().amax(1).clamp_(min=_LEAST) / most
+        whole = (weight / scale[:, None]).round_().to(torch.int8)
+        # Packed for a decode step's single row, whose time it is that counts.
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, [1, self._size_in])
+        # With the step of x in it: a kernel may multiply two scales in either order, and those for
+        # one row and for several do not agree on it.
+        self._scale = scale / _X_MOST
+        self._zero = torch.zeros(self.size_out, dtype=torch.int64)
+        self._most = torch.full((1,), float(_X_MOST))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y, scale = self._multiply(x)
+        return y.mul_(scale)
+
+    def add_to(self, out: Tensor, x: Tensor) -> None:
+        y, scale = self._multiply(x)
+        out.addcmul_(y, scale)
+
+    def _multiply(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y (N, out) and scale (N, 1), whose product is x W^T."""
+        rows = max(1, _CACHED_NUMBERS // self._size_in)
+        if x.shape[0] <= rows:
+            whole, scale = self._whole(x)
+        else:
+            pieces = [self._whole(piece) for piece in x.split(rows)]
+            whole, scale = (torch.cat(kind) for kind in zip(*pieces, strict=True))
+        return _product(whole, self._weight, self._scale, self._zero), scale
+
+    def _whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, in) as whole numbers in [1, 255], uint8, and each row's largest magnitude."""
+        scale = x.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)
+        whole = (x * (self._most / scale)).round_().to(torch.int8)
+        return whole.view(torch.uint8).bitwise_xor_(_X_ZERO), scale
+
+
+def _product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """(x - 128) W^T * scale: x (N, in) uint8, scale (out,) -> (N, out) float32."""
+    return torch.ops.onednn.qlinear_pointwise(
+        x, 1.0, _X_ZERO, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+class MakeLinear(Protocol):
+    """What makes of a weight (out, in) a product: `Linear` or `Int8Linear`."""
+
+    def __call__(self, weight: Tensor, /) -> Linear: ...
+
+
+@cache
+def int8_limit() -> int:
+    """The largest magnitude of an int8 weight whose products this machine adds up exactly.
+
+    127 on most; 63 on processors without VNNI, which add pairs of products in 16 bits and cut
+    off what does not fit; 0 where oneDNN or its 8 bit product is missing.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return 0
+    size = 64
+    for most in (127, 63):
+        signs = torch.tensor([1, 1, -1, -1]).repeat(size // 4)
+        weight = (signs * most).to(torch.int8).repeat(size, 1)
+        x = (signs * _X_MOST + _X_ZERO).to(torch.uint8)[None]
+        one, zero = torch.ones(size), torch.zeros(size, dtype=torch.int64)
+        try:
+            packed = torch.ops.onednn.qlinear_prepack(weight, [1, size])
+            y = _product(x, packed, one, zero)
+        except (AttributeError, RuntimeError):
+            return 0
+        if bool((y == size * most * _X_MOST).all()):
+            return most
+    return 0
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others unpack it first, at a loss."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

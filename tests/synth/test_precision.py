@@ -1,0 +1,92 @@
+"""Which precision a machine gets, and that a batch in it is its rows."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from synth import precision
+from synth.errors import InvalidRequest
+from synth.linear import Int8Linear, Linear, int8_limit
+from synth.precision import pick_precision
+from synth.stepper import Draw, Stepper
+from tests.synth.tiny import NARROW, tiny_model
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+needs_int8 = pytest.mark.skipif(not int8_limit(), reason="no 8 bit products on this machine")
+
+
+@pytest.mark.parametrize("device", [CPU, MPS])
+def test_auto_is_single_precision_without_cuda(device: torch.device) -> None:
+    assert pick_precision("auto", device).name == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "name"), [((7, 5), "fp16"), ((8, 0), "bf16")])
+def test_auto_follows_the_compute_capability(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], name: str
+) -> None:
+    """torch itself says that a T4 does bf16; it emulates it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert pick_precision("auto", CUDA).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("int8", CUDA), ("int8", MPS), ("bf16", MPS), ("fp16", CPU), ("fp12", CPU)]
+)
+def test_what_a_device_has_not_got_is_named(name: str, device: torch.device) -> None:
+    with pytest.raises(InvalidRequest, match=name):
+        pick_precision(name, device)
+
+
+def test_int8_without_8_bit_products_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "int8_limit", lambda: 0)
+    with pytest.raises(InvalidRequest, match="fp32"):
+        pick_precision("int8", CPU)
+
+
+@needs_int8
+@pytest.mark.parametrize(
+    ("capabilities", "fine", "cache"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16, torch.bfloat16),
+        ({"avx512_bf16": True}, torch.bfloat16, torch.float32),
+        ({}, torch.float32, torch.float32),
+    ],
+)
+def test_what_int8_adds_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: dict[str, Any],
+    fine: torch.dtype,
+    cache: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    picked = pick_precision("int8", CPU)
+    assert picked.decoding.linear is Int8Linear and picked.decoding.dtype == torch.float32
+    assert picked.decoding.cache_dtype == cache
+    assert picked.fine.dtype == fine
+    assert (picked.fine.linear is Linear) == (fine == torch.bfloat16)
+
+
+@needs_int8
+def test_slots_in_int8_are_their_solo_runs_bitwise() -> None:
+    """Tokens, and the keys and values that every later step depends on."""
+    transformer = tiny_model(NARROW, "int8").semantic
+    heads = [transformer.heads[0]]
+    draws = [Draw(key=slot, temperature=0.8) for slot in range(3)]
+    prompts = [torch.arange(1, 9 + 5 * slot).numpy() for slot in range(3)]
+
+    def start(stepper: Stepper, slot: int, which: int) -> None:
+        stepper.open(slot, draws[which])
+        stepper.prefill(slot, stepper.embed(prompts[which]), 7 + which)
+
+    together = Stepper(transformer, heads, [0], slots=3)
+    for which in range(3):
+        start(together, which, which)
+    tokens = together.run(20, [0, 1, 2]).tokens
+    for which in range(3):
+        alone = Stepper(transformer, heads, [0], slots=1)
+        start(alone, 0, which)
+        assert (alone.run(20, [0]).tokens[:, 0] == tokens[:, which]).all()
+        live = alone.live[0]
+        for mine, theirs in ((alone.cache.k, together.cache.k), (alone.cache.v, together.cache.v)):
+            assert torch.equal(mine[:, 0, :, :live], theirs[:, which, :, :live])
