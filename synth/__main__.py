@@ -403,7 +403,9 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the file as the sound is made, at a loudness found on the way",
     )
     parser.add_argument(
-        "--model", metavar="NAME|FOLDER", help="suno/bark, suno/bark-small or a model folder"
+        "--model",
+        metavar="NAME|FOLDER",
+        help="suno/bark, suno/bark-small, nano or a model folder; the best one here if not given",
     )
     parser.add_argument(
         "--voice", metavar="NAME|FILE.npz", help="a preset, as v2/en_speaker_6, or a saved voice"

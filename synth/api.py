@@ -38,7 +38,7 @@ from synth.protocol import (
     Timings,
     VoiceInfo,
 )
-from synth.random_model import NOTICE, is_random, voice_book
+from synth.random_model import notice_of, voice_book
 from synth.recital import Manner, Recital
 from synth.vocab import ModelConfig
 from synth.voices import is_npz, load_npz, save_npz, validate
@@ -91,7 +91,7 @@ class Bark:
         self._pipeline = pipeline
         self._book = voice_book(self.config)
         # What a listener should know about the model.
-        self.notice = NOTICE if is_random(self.config) else ""
+        self.notice = notice_of(self.config)
 
     @classmethod
     def load(

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from synth import convert, layouts, weights
 from synth.errors import InvalidRequest
-from synth.protocol import RANDOM_MODEL
+from synth.protocol import BUILT_IN_MODEL, RANDOM_MODEL
 from synth.vocab import ModelConfig, from_json, to_json
 
 STAGES = ("semantic", "coarse", "fine", "codec")
 HUB_MODELS = ("suno/bark", "suno/bark-small")
 FORMAT = "bark-for-discord 1"
+_BUILT_IN_FOLDER = Path(__file__).parent / "nano" / "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Checkpoint:
 
 
 def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpoint:
-    """Open "suno/bark", "suno/bark-small" (from the hub's cache, never the network) or a folder.
+    """Open "suno/bark", "suno/bark-small" (from the hub's cache, never the network), "nano" (the
+    model inside the package) or a folder.
 
     cache: where Suno's .pt files are kept once converted; `cache_folder()` when None.
     Raises InvalidRequest that names what is missing or broken and what to do about it.
@@ -67,6 +69,8 @@ def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpo
         return Checkpoint(
             made.config, made.tokenizer_file, lambda s: dict(made.tensors(s)), RANDOM_MODEL
         )
+    if str(source) == BUILT_IN_MODEL:
+        source = _BUILT_IN_FOLDER
     try:
         folder = Path(source).expanduser()
         if folder.is_dir():
@@ -79,7 +83,7 @@ def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpo
         raise InvalidRequest(f"The model {source} cannot be read ({error}).") from None
     raise InvalidRequest(
         f"There is no model folder {source}: name an existing folder or one of "
-        f"{', '.join(HUB_MODELS)}."
+        f"{', '.join(HUB_MODELS)}, {BUILT_IN_MODEL}."
     )
 
 

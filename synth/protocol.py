@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 # Names the small seeded random model: noise, no speech; for the demo and for tests.
 RANDOM_MODEL = "random"
+# Names the small English model that ships inside the package (`synth/nano`).
+BUILT_IN_MODEL = "nano"
 
 IntArray = npt.NDArray[np.integer]
 

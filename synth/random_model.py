@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from synth.codec import Codec, build_decoder, codec_shapes
-from synth.protocol import RANDOM_MODEL, HistoryPrompt
+from synth.protocol import BUILT_IN_MODEL, RANDOM_MODEL, HistoryPrompt
 from synth.transformer import tensor_shapes
 from synth.vocab import (
     BARK,
@@ -29,6 +29,10 @@ from synth.vocab import (
 from synth.voices import VoiceBook
 
 NOTICE = "This is a random model: it makes noise, not speech."
+BUILT_IN_NOTICE = (
+    "This is the small built-in model, still in training: English only, and hard to understand. "
+    "`python -m synth fetch suno/bark-small` brings Bark itself, with 13 languages."
+)
 
 # Letters of many scripts, alone and as the inside of a word.
 VOCABULARY = Path(__file__).parent / "data" / "random_vocab.txt"
@@ -133,6 +137,13 @@ class RandomVoices(VoiceBook):
 def is_random(config: ModelConfig) -> bool:
     """Whether a model is of this kind; a folder of any other may bear the name."""
     return config.lineage == RANDOM_MODEL
+
+
+def notice_of(config: ModelConfig) -> str:
+    """One sentence for those who hear a model that is not the real Bark; "" for one that is."""
+    if is_random(config):
+        return NOTICE
+    return BUILT_IN_NOTICE if config.name == BUILT_IN_MODEL else ""
 
 
 def voice_book(config: ModelConfig) -> VoiceBook:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from synth.errors import InvalidRequest
-from synth.protocol import Gender, HistoryPrompt, IntArray, VoiceInfo
+from synth.protocol import BUILT_IN_MODEL, Gender, HistoryPrompt, IntArray, VoiceInfo
 from synth.vocab import BARK, ModelConfig
 
 _HERE = Path(__file__).parent
@@ -39,6 +39,13 @@ class VoiceBook:
             for row in pack.rows
         }
         self._lower = {name.lower(): name for name in self._by_name}
+        self._elsewhere = {
+            row.info.name.lower(): row.info.name
+            for pack in opened
+            if pack.family != config.family
+            for row in pack.rows
+        }
+        self._model = config.name
         self.infos: tuple[VoiceInfo, ...] = tuple(row.info for _, row in self._by_name.values())
 
     def get(self, name: str) -> HistoryPrompt:
@@ -54,6 +61,16 @@ class VoiceBook:
         wanted = name.strip().replace("\\", "/").lower()
         if wanted in self._lower:
             return self._lower[wanted]
+        if wanted in self._elsewhere:
+            other = self._elsewhere[wanted]
+            remedy = "choose another model with --model"
+            if not other.startswith(f"{BUILT_IN_MODEL}/"):
+                remedy = "get Bark with `python -m synth fetch suno/bark-small`"
+            near = ", ".join(list(self._by_name)[:4])
+            offer = f", or take a voice of its own, such as {near}" if near else ""
+            raise InvalidRequest(
+                f"The voice {other} is not for the model {self._model}: {remedy}{offer}."
+            )
         if not self._lower:
             raise InvalidRequest(
                 f"There is no voice {_short(name)!r}: this model has no named voices."

@@ -53,8 +53,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
     from synth.checkpoints import open_checkpoint
     from synth.model import build_model
     from synth.pipeline import Pipeline as BarkPipeline
-    from synth.random_model import NOTICE as RANDOM_NOTICE
-    from synth.random_model import is_random, voice_book
+    from synth.random_model import notice_of, voice_book
 
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
         torch.set_num_threads(settings.threads or usable_cores())
@@ -78,7 +77,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
         ),
         device=str(model.device),
         precision=model.precision.name,
-        notice=RANDOM_NOTICE if is_random(config) else "",
+        notice=notice_of(config),
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
 

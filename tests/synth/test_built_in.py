@@ -1,0 +1,30 @@
+"""The small model inside the package, through the same doors as Bark."""
+
+import numpy as np
+import pytest
+
+from synth import Bark
+from synth.errors import InvalidRequest
+from synth.protocol import BUILT_IN_MODEL
+
+
+@pytest.fixture(scope="module")
+def nano() -> Bark:
+    return Bark.load(BUILT_IN_MODEL, device="cpu", threads=1, slots=1)
+
+
+def test_it_says_what_it_is_and_has_four_voices(nano: Bark) -> None:
+    assert "fetch suno/bark-small" in nano.notice
+    names = [info.name for info in nano.voices]
+    assert names == ["nano/ada", "nano/bruno", "nano/clio", "nano/dario"]
+
+
+def test_it_speaks_about_as_long_as_a_person_would(nano: Bark) -> None:
+    clip = nano.say("Good morning, how are you today?", voice="nano/ada", seed=1)
+    assert 1.0 < len(clip.samples) / clip.sample_rate < 4.5
+    assert np.isfinite(clip.samples).all() and 0.01 < clip.samples.std() < 0.5
+
+
+def test_a_voice_of_bark_names_the_remedy(nano: Bark) -> None:
+    with pytest.raises(InvalidRequest, match="not for the model nano: get Bark with"):
+        nano.voice("v2/en_speaker_6")
