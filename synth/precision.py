@@ -57,9 +57,8 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     fits = {
         "cpu": ("fp64", "fp32", "bf16", "int8"),
         "cuda": ("fp64", "fp32", "bf16", "fp16"),
-        "mps": ("fp32",),
     }
-    if name not in fits[device.type]:
+    if name not in fits.get(device.type, ("fp32",)):
         raise InvalidRequest(f"Precision {name} is not for {device.type}; use auto or fp32.")
     if name != "int8":
         stage = _plain(_DTYPES[name], device)
