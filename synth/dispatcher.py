@@ -91,6 +91,7 @@ class Dispatcher:
         continues: it is the next piece of what had a slot before, so it is not one job more, and
         comes before the user's others.
         """
+        submit = replace(submit, user=user)
         work = Work(submit, user, self._clock(), reader, continues)
         self._jobs[work.job_id] = work
         self._queue.push(user, work, ahead=continues)

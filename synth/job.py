@@ -59,6 +59,7 @@ class Job:
         check_history(history, model.config)
         encoded = model.tokenizer.encode(submit.text)
         self.id = submit.job_id
+        self.user = submit.user
         self.utterance = submit.utterance
         seed = derived_seed(submit.sampling.seed, tries)
         self.sampling = replace(submit.sampling, seed=seed)
@@ -89,7 +90,6 @@ class Job:
         self.sound = Sound(model.codec, submit.job_id, submit.utterance)
         self.ttfa_s = 0.0
         self.spent = dict.fromkeys(Stage, 0.0)
-        self.served = now
         self.deadline = now + (math.inf if submit.deadline_s is None else submit.deadline_s)
         self.began = now
 
@@ -155,7 +155,7 @@ class Job:
 
     def anew(self) -> "Job":
         """The same with another seed, as if it had not been begun; only the time it took counts."""
-        args = (self._submit, self.history, self._model, self.slot, self.served)
+        args = (self._submit, self.history, self._model, self.slot, self.began)
         job = Job(*args, tries=self._tries + 1)
         job.spent, job.deadline, job.began = self.spent, self.deadline, self.began
         return job

@@ -72,10 +72,10 @@ class Performance:
         self._end(JobCancelled("The job was cancelled."))
 
     def played(self, message: Played) -> None:
-        """The listener is in the middle of one utterance; of those to come nothing was heard."""
+        """The engine wants to know how far the listener is from the sound that comes next."""
         if sounding := self._recital.sounding:
             job_id, start_s = sounding
-            self._jobs.played(Played(job_id, max(0.0, message.seconds - start_s)))
+            self._jobs.played(Played(job_id, message.seconds - start_s))
 
     # What happens to its utterances.
 

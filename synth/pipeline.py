@@ -7,9 +7,8 @@ nothing of queues, processes or names of voices.
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -31,36 +30,11 @@ from synth.protocol import (
     Stage,
     Submit,
 )
+from synth.quantum import Quantum, most_steps
 from synth.semantic import SemanticStage
+from synth.turns import Turns
 
 logger = logging.getLogger(__name__)
-
-# What lies between two looks at the world bounds how late an end, a cancel or another job is
-# noticed: so much decode work, and no more steps than that, for an end wastes those behind it. On
-# a GPU each look costs a synchronization.
-_QUANTUM_S = 0.05
-_MOST_STEPS = {"cpu": 4, "cuda": 8, "mps": 8}
-
-
-class _Pace:
-    """How many decode steps of a stage make a quantum, by how long the last ones took.
-
-    `least` is what the stage can do at once, and every quantum is a multiple of it.
-    """
-
-    def __init__(self, least: int, most: int) -> None:
-        self._least, self._most = least, max(least, most)
-        self._step_s = math.inf
-
-    @property
-    def steps(self) -> int:
-        fit = self._most
-        if self._step_s * fit > _QUANTUM_S:
-            fit = int(_QUANTUM_S / self._step_s)
-        return max(self._least, fit // self._least * self._least)
-
-    def took(self, steps: int, seconds: float) -> None:
-        self._step_s = seconds / steps
 
 
 class Pipeline:
@@ -80,10 +54,13 @@ class Pipeline:
             self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
             self._fine = FineStage(model.fine, model.config)
         self._jobs: list[Job | None] = [None] * slots
-        self._turn = 0
-        most = _MOST_STEPS[model.device.type]
-        self._semantic_pace = _Pace(1, most)
-        self._coarse_pace = _Pace(model.config.coarse.codebooks, most)
+        self._stage_turn = 0
+        self._turns = {stage: Turns() for stage in Stage}
+        self._owed: set[Stage] = set()  # where decoding waited for a prefill the last time
+        self._buffered_s: Mapping[str, float] = {}
+        most = most_steps(model.device)
+        self._semantic_quantum = Quantum(1, most)
+        self._coarse_quantum = Quantum(model.config.coarse.codebooks, most)
 
     @property
     def free(self) -> int:
@@ -111,9 +88,12 @@ class Pipeline:
                 return True
         return False
 
-    def step(self) -> list[JobEvent]:
+    def step(self, buffered_s: Mapping[str, float] | None = None) -> list[JobEvent]:
         """Do one bounded piece of work: one prefill, a few decode steps of all jobs at a stage,
-        one forward pass of the fine stage, or a run of frames decoded. The stages take turns.
+        one forward pass of the fine stage, or a run of frames decoded. The stages take turns, and
+        at a stage prefills and decode steps do. Where one job is worked on, `Turns` says which.
+
+        buffered_s: job id -> seconds of audio that its listener has in hand; 0 if not told.
 
         A job past its `deadline_s` ends here, between two pieces of work, and the others go on;
         whoever watches this process need only see to a piece that never ends.
@@ -122,12 +102,13 @@ class Pipeline:
         """
         if late := self._expire():
             return late
+        self._buffered_s = buffered_s or {}
         stages = (Stage.CODEC, Stage.FINE, Stage.COARSE, Stage.SEMANTIC)
         for offset in range(len(stages)):
-            stage = stages[(self._turn + offset) % len(stages)]
+            stage = stages[(self._stage_turn + offset) % len(stages)]
             jobs = [job for job in self._jobs if job is not None and job.can_run(stage)]
             if jobs:
-                self._turn = (self._turn + offset + 1) % len(stages)
+                self._stage_turn = (self._stage_turn + offset + 1) % len(stages)
                 return self._work(stage, jobs)
         return []
 
@@ -186,12 +167,11 @@ class Pipeline:
         elif stage is Stage.FINE:
             worked = self._fine_work(jobs)
         else:
-            return self._codec_work(min(jobs, key=lambda job: job.served))
+            return self._codec_work(self._next(stage, jobs))
         now = self._clock()
         events: list[JobEvent] = []
         for job in worked:
             job.spent[stage] += (now - began) / len(worked)
-            job.served = now
             if job.is_astray:
                 logger.info("job %s: no end came, begun anew", job.id)
                 job = self._jobs[job.slot] = job.anew()
@@ -204,46 +184,72 @@ class Pipeline:
                 events.append(self._fail(job, Reason.INVALID, detail))
         return events
 
+    def _next(self, stage: Stage, jobs: list[Job]) -> Job:
+        return self._turns[stage].pick(jobs, self._buffered_s)
+
+    def _next_prefill(self, stage: Stage, jobs: list[Job], ready: bool) -> Job | None:
+        """Which of `jobs` is prefilled now; None when it is the decode steps' turn.
+
+        ready: whether there is one to decode. A prefill takes as long as many decode steps: were
+        all done first, those in the middle of a window would stand still for all who begin one.
+        Once apart, jobs come to the ends of their windows one by one, and decode together.
+        """
+        if not jobs or (ready and stage in self._owed):
+            self._owed.discard(stage)
+            return None
+        self._owed.add(stage)
+        return self._next(stage, jobs)
+
     def _semantic_work(self, jobs: list[Job]) -> list[Job]:
-        for job in jobs:
-            if not job.semantic_started:
-                self._semantic.start(
-                    job.slot, job.text_tokens, job.history, job.sampling, job.utterance
-                )
-                job.semantic_started = True
-                return [job]
-        left = (job.semantic_limit - len(job.semantic) for job in jobs)
-        k = min([self._semantic_pace.steps, *left])
+        ready = [job for job in jobs if job.semantic_started]
+        new = [job for job in jobs if not job.semantic_started]
+        if job := self._next_prefill(Stage.SEMANTIC, new, bool(ready)):
+            self._semantic.start(
+                job.slot, job.text_tokens, job.history, job.sampling, job.utterance
+            )
+            job.semantic_started = True
+            return [job]
+        left = (job.semantic_limit - len(job.semantic) for job in ready)
+        k = min([self._semantic_quantum.steps, *left])
         began = self._clock()
-        made = self._semantic.run(k, [job.slot for job in jobs])
-        self._semantic_pace.took(k, self._clock() - began)
-        for column, job in enumerate(jobs):
+        made = self._semantic.run(k, [job.slot for job in ready])
+        self._semantic_quantum.took(k, self._clock() - began)
+        for column, job in enumerate(ready):
             job.add_semantic(made.tokens[:, column], made.ended[:, column])
-        return jobs
+        return ready
 
     def _coarse_work(self, jobs: list[Job]) -> list[Job]:
+        due: list[Job] = []
         for job in jobs:
-            if job.window_ends is None:
-                if not job.coarse_started:
-                    self._coarse.open(job.slot, job.sampling, job.utterance)
-                    job.coarse_started = True
-                window = job.coarse.window()
-                extends = self._coarse.is_prefilled(job.slot, window)
-                self._coarse.start_window(job.slot, window)
-                job.window_ends = job.coarse.window_end(job.coarse.generated)
-                if not extends:
-                    return [job]
-        left = (job.window_ends - job.coarse.generated for job in jobs if job.window_ends)
-        k = min([self._coarse_pace.steps, *left])
+            if not job.coarse_started:
+                self._coarse.open(job.slot, job.sampling, job.utterance)
+                job.coarse_started = True
+            if job.window_ends is None and not self._start_window(job, only_extend=True):
+                due.append(job)
+        ready = [job for job in jobs if job.window_ends is not None]
+        if job := self._next_prefill(Stage.COARSE, due, bool(ready)):
+            self._start_window(job)
+            return [job]
+        left = (job.window_ends - job.coarse.generated for job in ready if job.window_ends)
+        k = min([self._coarse_quantum.steps, *left])
         began = self._clock()
-        made = self._coarse.run(k, [job.slot for job in jobs])
-        self._coarse_pace.took(k, self._clock() - began)
-        for column, job in enumerate(jobs):
+        made = self._coarse.run(k, [job.slot for job in ready])
+        self._coarse_quantum.took(k, self._clock() - began)
+        for column, job in enumerate(ready):
             job.add_coarse(made[:, column])
-        return jobs
+        return ready
+
+    def _start_window(self, job: Job, *, only_extend: bool = False) -> bool:
+        """Begin a job's next window; with `only_extend`, if the cache holds all of it."""
+        window = job.coarse.window()
+        if only_extend and not self._coarse.is_prefilled(job.slot, window):
+            return False
+        self._coarse.start_window(job.slot, window)
+        job.window_ends = job.coarse.window_end(job.coarse.generated)
+        return True
 
     def _fine_work(self, jobs: list[Job]) -> list[Job]:
-        job = min(jobs, key=lambda job: job.served)
+        job = self._next(Stage.FINE, jobs)
         self._fine.step(job.fine)
         job.after_fine()
         return [job]
@@ -255,7 +261,6 @@ class Pipeline:
         audio = job.decode()
         now = self._clock()
         job.spent[Stage.CODEC] += now - began
-        job.served = now
         events: list[JobEvent] = []
         if told:
             events.append(Progress(job.id, Stage.CODEC, job.fraction(Stage.CODEC)))

@@ -94,7 +94,8 @@ class Submit:
     """Speak `text` with `voice`: a name from Ready.voices, a history prompt, or None for no voice.
 
     `text` is one utterance; tokens past the text block are cut and the loss told in Done.notes.
-    `utterance` numbers the pieces of a longer text: it keys the noise and comes back in events.
+    `utterance` numbers the pieces of a longer text: it keys the noise and comes back in events, and
+    of one `user`'s jobs the earlier come first.
     """
 
     job_id: str
@@ -102,6 +103,7 @@ class Submit:
     voice: str | HistoryPrompt | None = None
     sampling: Sampling = field(default_factory=Sampling)
     utterance: int = 0
+    user: str = ""  # whom it is for; users take turns
     streaming: Streaming = Streaming.EXACT
     # How often it is begun anew, with another seed, when its end does not come in the longest time
     # its text can take; the last try is cut there. 0: whatever the model does is right.
@@ -119,7 +121,9 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Played:
-    """How much of the job's audio the listener has heard so far."""
+    """How much of the job's audio the listener has heard so far; less than 0 for who is still so
+    far before its beginning, in an earlier piece of the same text.
+    """
 
     job_id: str
     seconds: float

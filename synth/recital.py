@@ -139,11 +139,11 @@ class Recital:
 
     @property
     def sounding(self) -> tuple[str, float] | None:
-        """The submit whose sound is being handed out while it is made, and where in the clip it
-        begins, in seconds.
+        """The submit whose sound is handed out now or next, and where in the clip it begins, in
+        seconds.
         """
         part = self._parts[self._at] if self._at < len(self._parts) else None
-        if part is None or not part.given or (take := part.takes[0]) is None:
+        if part is None or (take := part.takes[0]) is None:
             return None
         return take.submit.job_id, self._start / self._rate
 

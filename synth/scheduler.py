@@ -9,7 +9,7 @@ much audio each listener still has in hand.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,13 +39,19 @@ class Pipeline(Protocol):
 
     def cancel(self, job_id: str) -> bool: ...
 
-    def step(self) -> list[JobEvent]: ...
+    def step(self, buffered_s: Mapping[str, float] | None = None) -> list[JobEvent]: ...
 
 
 @dataclass
 class _Slot:
+    user: str
+    utterance: int
     sent_s: float = 0.0  # audio handed out so far
-    heard_s: float = 0.0  # audio the listener has played so far
+    heard_s: float | None = None  # audio the listener has played so far, when it was told
+
+    @property
+    def ahead_s(self) -> float:
+        return max(0.0, self.sent_s - (self.heard_s or 0.0))
 
 
 class Scheduler:
@@ -72,9 +78,17 @@ class Scheduler:
         return not self._slots
 
     def buffered_s(self, job_id: str) -> float:
-        """Seconds of audio sent and not yet heard; the emptier, the more urgent the job."""
+        """Seconds of audio sent and not yet heard; the emptier, the more urgent the job.
+
+        Whoever waits for a piece of a text hears the earlier ones first: those in slots count too.
+        """
         slot = self._slots[job_id]
-        return max(0.0, slot.sent_s - slot.heard_s)
+        earlier = (
+            other.ahead_s
+            for other in self._slots.values()
+            if other.user == slot.user and other.utterance < slot.utterance
+        )
+        return slot.ahead_s + sum(earlier)
 
     def handle(self, request: Submit | Cancel | Played) -> list[JobEvent]:
         """Take in one request; what went wrong with it comes back as a Failed."""
@@ -88,7 +102,8 @@ class Scheduler:
                 return [Failed(job_id, Reason.CANCELLED, "The job was cancelled.")]
             case Played(job_id, seconds):
                 if slot := self._slots.get(job_id):
-                    slot.heard_s = max(slot.heard_s, seconds)
+                    told = slot.heard_s
+                    slot.heard_s = seconds if told is None else max(told, seconds)
                 return []
 
     def step(self) -> list[JobEvent]:
@@ -96,7 +111,10 @@ class Scheduler:
 
         Whatever the pipeline raises is let through: its state is unknown then, and the worker ends.
         """
-        return [self._noted(event) for event in self._pipeline.step()] if self._slots else []
+        if not self._slots:
+            return []
+        buffered_s = {job_id: self.buffered_s(job_id) for job_id in self._slots}
+        return [self._noted(event) for event in self._pipeline.step(buffered_s)]
 
     def _admit(self, submit: Submit) -> list[JobEvent]:
         if self._pipeline.free == 0:
@@ -113,7 +131,7 @@ class Scheduler:
             logger.exception("job %s: could not be admitted", submit.job_id)
             self._pipeline.cancel(submit.job_id)
             return [Failed(submit.job_id, Reason.CRASHED, "The speech engine failed on this job.")]
-        self._slots[submit.job_id] = _Slot()
+        self._slots[submit.job_id] = _Slot(submit.user, submit.utterance)
         return []
 
     def _noted(self, event: JobEvent) -> JobEvent:

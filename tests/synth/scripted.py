@@ -25,6 +25,7 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class ScriptedPipeline:
     def cancel(self, job_id: str) -> bool:
         return self._jobs.pop(job_id, None) is not None
 
-    def step(self) -> list[JobEvent]:
+    def step(self, buffered_s: Mapping[str, float] | None = None) -> list[JobEvent]:
         time.sleep(0.001)  # the work
         return [event for job_id in list(self._jobs) for event in self._step(job_id)]
 

@@ -201,11 +201,14 @@ async def test_what_was_heard_is_told_of_the_utterance_that_sounds() -> None:
         job = client.speak(LONG, user="a", manner=Manner(voice="v2/en_speaker_0", live=True))
         first, second = puppet.running
         puppet.finish(first, seconds=2.0)
+        await settle()
+        job.played(0.75)  # of the first, which is wholly there: the next is that far away
         puppet.sound(second)
         await settle()
         job.played(2.75)
-        assert [played.job_id for played in puppet.played] == [second.job_id]
-        assert puppet.played[0].seconds == pytest.approx(0.5, abs=0.01)
+        assert [played.job_id for played in puppet.played] == [second.job_id] * 2
+        assert puppet.played[0].seconds == pytest.approx(-1.5, abs=0.01)
+        assert puppet.played[1].seconds == pytest.approx(0.5, abs=0.01)
         job.cancel()
         job.played(3.0)
 

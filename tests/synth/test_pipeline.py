@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from synth.errors import InvalidRequest
 from synth.model import Model, build_model
@@ -17,7 +16,6 @@ from synth.protocol import (
     Audio,
     Done,
     Failed,
-    HistoryPrompt,
     JobEvent,
     Progress,
     Reason,
@@ -223,100 +221,64 @@ def test_a_job_alone_equals_the_same_job_among_others() -> None:
     assert pipeline.free == 3
 
 
-_ALONE: dict[tuple[object, ...], Done] = {}
-
-
-def _alone(key: tuple[int, int, float, int | None]) -> Done:
-    if key not in _ALONE:
-        job, voice = _job("solo", key)
-        _ALONE[key] = Pipeline(tiny_model(RANDOM, "fp64")).run(job, voice)[1]
-    return _ALONE[key]
-
-
-def _job(
-    job_id: str, key: tuple[int, int, float, int | None]
-) -> tuple[Submit, HistoryPrompt | None]:
-    seed, pieces, seconds, voice = key
-    job = submit(job_id, letters(pieces), seed=seed, max_seconds=seconds, early_stop=seed % 2 == 0)
-    job = replace(job, streaming=Streaming.LOW_LATENCY if pieces == 8 else Streaming.EXACT)
-    return job, None if voice is None else history(RANDOM, voice)
-
-
-@settings(max_examples=8, deadline=None, derandomize=True)
-@given(
-    slots=st.integers(1, 4),
-    plan=st.lists(
-        st.tuples(
-            st.tuples(
-                st.integers(0, 2),
-                st.sampled_from([1, 8]),
-                st.sampled_from([0.1, 0.4, 0.8]),
-                st.sampled_from([None, 40, 90]),
-            ),
-            st.integers(0, 25),  # steps the pipeline makes before the next arrival
-            st.one_of(st.none(), st.integers(0, 60)),  # cancelled after so many steps
-        ),
-        min_size=2,
-        max_size=7,
-    ),
-)
-def test_random_arrivals_lengths_and_cancels(
-    slots: int,
-    plan: list[tuple[tuple[int, int, float, int | None], int, int | None]],
-) -> None:
-    """Double precision: every job that is not cancelled equals its solo run; no slot leaks."""
-    pipeline = Pipeline(tiny_model(RANDOM, "fp64"), slots=slots, clock=lambda: 0.0)
-    done: dict[str, Done] = {}
-    due: dict[str, int] = {}
-    clock = 0
-    cancelled: set[str] = set()
-
-    def advance(steps: int) -> None:
-        nonlocal clock
-        for _ in range(steps):
-            clock += 1
-            for job_id in [j for j, at in due.items() if at <= clock]:
-                del due[job_id]
-                if pipeline.cancel(job_id):
-                    cancelled.add(job_id)
-            for event in pipeline.step():
-                assert not isinstance(event, Failed)
-                assert event.job_id not in cancelled
-                if isinstance(event, Done):
-                    done[event.job_id] = event
-
-    for number, (key, wait, cancel_after) in enumerate(plan):
-        while not pipeline.free:
-            advance(1)
-        job, voice = _job(f"job{number}", key)
-        pipeline.admit(job, voice)
-        if cancel_after is not None:
-            due[job.job_id] = clock + cancel_after
-        advance(wait)
-    for _ in range(5000):
-        if pipeline.free == slots:
-            break
-        advance(1)
-    assert pipeline.free == slots and pipeline.step() == []
-    for number, (key, _, _) in enumerate(plan):
-        if f"job{number}" not in cancelled:
-            assert_same(done[f"job{number}"], _alone(key))
-
-
 def test_no_job_waits_while_others_go_on() -> None:
-    """Short jobs that keep coming do not hold up a long one."""
-    pipeline = Pipeline(tiny_model(), slots=2)
-    pipeline.admit(submit("long", early_stop=False, max_seconds=3.0), None)
+    """Short jobs that keep coming do not hold up a long one, though its listener needs nothing and
+    theirs have nothing.
+    """
+    pipeline = Pipeline(tiny_model(), slots=8)
+    pipeline.admit(submit("long", early_stop=False, max_seconds=0.5), None)
     short = 0
-    for _ in range(2000):
-        if pipeline.free:
-            pipeline.admit(submit(f"short{short}", max_seconds=0.2, early_stop=False), None)
+    for _ in range(1500):
+        while pipeline.free:
+            some = submit(f"short{short}", max_seconds=0.1 + short % 5 * 0.2, early_stop=False)
+            pipeline.admit(some, None)
             short += 1
-        if any(isinstance(e, Done) and e.job_id == "long" for e in pipeline.step()):
+        events = pipeline.step({"long": 100.0})
+        if any(isinstance(e, Done) and e.job_id == "long" for e in events):
             break
     else:
         pytest.fail("the long job never ended")
-    assert short > 3
+    assert short > 8
+
+
+@pytest.mark.parametrize("stage", ["semantic", "coarse"])
+def test_prefills_take_turns_with_decode_steps(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """All windows that began together used to be prefilled while no job went on. Apart, the jobs
+    are still decoded together.
+    """
+    pipeline = Pipeline(tiny_model(), slots=4, clock=lambda: 0.0)
+    done: list[int] = []  # rows of each quantum of steps, 0 for a prefill
+    stepper = getattr(pipeline, f"_{stage}")._stepper
+    prefill, run = stepper.prefill, stepper.run
+
+    def noted_prefill(slot: int, x: Any, pending: int, *, start: int = 0) -> None:
+        if len(x):
+            done.append(0)
+        prefill(slot, x, pending, start=start)
+
+    def noted_run(k: int, slots: Sequence[int]) -> Any:
+        done.append(len(slots))
+        return run(k, slots)
+
+    monkeypatch.setattr(stepper, "prefill", noted_prefill)
+    monkeypatch.setattr(stepper, "run", noted_run)
+    for number in range(4):
+        pipeline.admit(submit(f"j{number}", seed=number, early_stop=False, max_seconds=4.0), None)
+    finish(pipeline, 4)
+    assert (0, 0) not in set(pairwise(done)) and done.count(0) >= 4
+    rows = [count for count in done if count]
+    assert sum(rows) > 0.9 * 4 * len(rows)
+
+
+def test_the_emptiest_listener_is_served_first() -> None:
+    pipeline = Pipeline(tiny_model(), slots=3)
+    for job_id in ("full", "empty", "some"):
+        pipeline.admit(submit(job_id, early_stop=False, max_seconds=0.5), None)
+    buffered_s = {"full": 9.0, "some": 1.0}
+    order: list[str] = []
+    while len(order) < 3:
+        order += [e.job_id for e in pipeline.step(buffered_s) if isinstance(e, Done)]
+    assert order == ["empty", "some", "full"]
 
 
 @pytest.mark.parametrize(

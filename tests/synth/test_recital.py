@@ -185,7 +185,7 @@ def test_live_sound_comes_while_it_is_made_at_the_gain_the_voice_had() -> None:
     for event in events_of(first):
         heard += [len(e.samples) for e in recital.happened(event) if isinstance(e, Audio)]
     assert len(heard) >= 3
-    assert recital.sounding is None
+    assert recital.sounding == (second.job_id, sum(heard) / RATE)  # next
     (event,) = [e for e in events_of(second) if isinstance(e, Audio) and e.chunk == 0]
     (audio,) = [e for e in recital.happened(event) if isinstance(e, Audio)]
     assert recital.sounding and recital.sounding[0] == second.job_id

@@ -1,5 +1,7 @@
 """The scheduler over a scripted pipeline: requests in, events out, no process."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from synth.errors import InvalidRequest
@@ -9,6 +11,7 @@ from synth.protocol import (
     Done,
     Failed,
     HistoryPrompt,
+    JobEvent,
     Played,
     Progress,
     Reason,
@@ -82,6 +85,43 @@ def test_what_a_listener_has_in_hand_is_what_was_sent_and_not_yet_heard() -> Non
     scheduler.handle(Played("j", 0.05))  # overtaken on the way
     scheduler.handle(Played("gone", 1.0))
     assert scheduler.buffered_s("j") == pytest.approx(0.05)
+
+
+def test_who_waits_for_a_piece_of_a_text_hears_the_earlier_ones_first() -> None:
+    """A later piece of which nothing exists used to seem more urgent than the one that sounds."""
+    scheduler = scheduler_of(slots=4)
+    for number, text in ((1, "chunk chunk hold"), (2, "chunk hold"), (3, "hold")):
+        piece = Submit(job_id=f"t.{number}", text=text, user="a", utterance=number)
+        scheduler.handle(piece)
+    scheduler.handle(Submit(job_id="other", text="hold", user="b", utterance=3))
+    scheduler.step()
+    scheduler.step()
+    buffered = [scheduler.buffered_s(job_id) for job_id in ("t.1", "t.2", "t.3", "other")]
+    assert buffered == pytest.approx([0.2, 0.3, 0.3, 0.0])
+    scheduler.handle(Played("t.1", -1.5))  # still in a piece that has left its slot
+    assert scheduler.buffered_s("t.3") == pytest.approx(1.8)
+    scheduler.handle(Played("t.1", 0.1))
+    assert scheduler.buffered_s("t.3") == pytest.approx(0.2)
+
+
+def test_the_pipeline_is_told_what_listeners_have_in_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Mapping[str, float] | None] = []
+    step = scripted.ScriptedPipeline.step
+
+    def noted(
+        self: scripted.ScriptedPipeline, buffered_s: Mapping[str, float] | None = None
+    ) -> list[JobEvent]:
+        told.append(buffered_s)
+        return step(self)
+
+    monkeypatch.setattr(scripted.ScriptedPipeline, "step", noted)
+    scheduler = scheduler_of()
+    scheduler.handle(submit("j", "chunk hold"))
+    scheduler.step()
+    scheduler.step()
+    assert told == [{"j": 0.0}, {"j": pytest.approx(0.1)}]
 
 
 def test_a_pipeline_that_breaks_is_not_papered_over() -> None:
