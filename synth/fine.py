@@ -105,6 +105,11 @@ class FineJob:
         """Whether a forward pass can be made with the codes there are."""
         return self._turn is not None or self._next_turn() is not None
 
+    @property
+    def underway(self) -> bool:
+        """Whether some codebooks of a window have been predicted and others not."""
+        return self._turn is not None
+
     def _next_turn(self) -> Turn | None:
         return self._windows.next(self.frames, complete=self.complete)
 

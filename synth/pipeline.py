@@ -184,6 +184,9 @@ class Pipeline:
                 events.append(self._fail(job, Reason.INVALID, detail))
         return events
 
+    def _in_hand(self, job: Job) -> float:
+        return self._buffered_s.get(job.id, 0.0)
+
     def _next(self, stage: Stage, jobs: list[Job]) -> Job:
         return self._turns[stage].pick(jobs, self._buffered_s)
 
@@ -249,7 +252,10 @@ class Pipeline:
         return True
 
     def _fine_work(self, jobs: list[Job]) -> list[Job]:
-        job = self._next(Stage.FINE, jobs)
+        # A window is of use when it is whole: taking turns within windows makes all equally late.
+        least = min(map(self._in_hand, jobs))
+        begun = [job for job in jobs if job.fine.underway and self._in_hand(job) <= least]
+        job = begun[0] if begun else self._next(Stage.FINE, jobs)
         self._fine.step(job.fine)
         job.after_fine()
         return [job]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from synth.errors import InvalidRequest
+from synth.fine import FineJob
 from synth.model import Model, build_model
 from synth.pipeline import Pipeline
 from synth.protocol import (
@@ -268,6 +269,38 @@ def test_prefills_take_turns_with_decode_steps(monkeypatch: pytest.MonkeyPatch, 
     assert (0, 0) not in set(pairwise(done)) and done.count(0) >= 4
     rows = [count for count in done if count]
     assert sum(rows) > 0.9 * 4 * len(rows)
+
+
+def test_fine_windows_are_made_one_after_the_other() -> None:
+    """Codebook by codebook, all clips that began together were done at the end of the last one's
+    work. A listener who runs dry does not wait for a whole window.
+    """
+    passes: list[int] = []
+
+    def run(buffered_s: dict[str, float]) -> None:
+        pipeline = Pipeline(tiny_model(ODD), slots=2)
+        for job_id in ("a", "b"):
+            how = submit(job_id, early_stop=False, max_seconds=0.5)
+            pipeline.admit(replace(how, user=job_id), None)
+        step = pipeline._fine.step
+        jobs = {id(job.fine): job.slot for job in pipeline._jobs if job is not None}
+
+        def noted(job: FineJob) -> None:
+            passes.append(jobs[id(job)])
+            if len(passes) > 1:
+                buffered_s.pop("b", None)
+            step(job)
+
+        pipeline._fine.step = noted
+        done = 0
+        while done < 2:
+            done += sum(isinstance(e, Done) for e in pipeline.step(buffered_s))
+
+    run({})
+    assert passes in ([0] * 3 + [1] * 3, [1] * 3 + [0] * 3)
+    passes.clear()
+    run({"a": 0.5, "b": 1.0})
+    assert passes == [0] * 2 + [1] * 3 + [0]
 
 
 def test_the_emptiest_listener_is_served_first() -> None:
