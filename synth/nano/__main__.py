@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from synth.nano.recipe import Paths
@@ -28,6 +29,8 @@ def main() -> None:
     fit.add_argument("--steps", type=int, help="stop at this step")
     fit.add_argument("--minutes", type=float, help="stop after so long")
     fit.add_argument("--cooldown", type=int, default=0, help="last steps of --steps, rate to zero")
+    fit.add_argument("--cooldown-minutes", type=float, default=0.0, help="the same of --minutes")
+    fit.add_argument("--save-every", type=int, help="steps; twice as many between validations")
     out = commands.add_parser("export", help="write the engine's checkpoint and the voices")
     out.add_argument("--to", type=Path, default=Path(__file__).parent, help="folder")
     table = commands.add_parser("evaluate", help="speak held-out sentences and print the table")
@@ -67,8 +70,10 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         torch.manual_seed(SEED)
         run = RUNS[options.stage]
+        if options.save_every:
+            run = replace(run, save_every=options.save_every)
         stage = STAGES[options.stage](paths, run.batch * options.scale, options.device)
-        limits = Limits(options.steps, options.minutes, options.cooldown)
+        limits = Limits(options.steps, options.minutes, options.cooldown, options.cooldown_minutes)
         train(stage, run, paths.checkpoint(options.stage), limits, options.workers)
     elif options.command == "export":
         from synth.nano.export import export

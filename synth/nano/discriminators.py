@@ -1,7 +1,7 @@
 """Two small juries for the decoder: one hears periods, one sees spectrograms at three scales.
 
 After HiFi-GAN's multi-period and EnCodec's multi-scale STFT discriminators, an order of magnitude
-narrower, so that a step takes about a second of one CPU core. Least-squares losses.
+narrower. Least-squares losses.
 """
 
 import torch
@@ -19,7 +19,7 @@ class _Period(nn.Module):
     def __init__(self, period: int) -> None:
         super().__init__()
         self.period = period
-        widths = (1, 8, 24, 64, 96)
+        widths = (1, 16, 48, 96, 160)
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))
             for a, b in zip(widths, widths[1:], strict=False)
@@ -40,7 +40,7 @@ class _Spectrogram(nn.Module):
         self.n_fft = n_fft
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        widths = (2, 12, 16, 24, 32)
+        widths = (2, 16, 24, 32, 48)
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, (5, 3), (2, 1), (2, 1))
             for a, b in zip(widths, widths[1:], strict=False)

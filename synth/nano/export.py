@@ -26,7 +26,7 @@ _PROMPT_FRAMES = (180, 260)  # a shipped voice is 3.6 to 5.2 s
 
 
 def _averaged(path: Path) -> tuple[dict[str, Tensor], int]:
-    held = torch.load(path, weights_only=True)
+    held = torch.load(path, weights_only=True, map_location="cpu")
     return held["average"], held["step"]
 
 

@@ -49,8 +49,9 @@ class _MLP(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, shape: TransformerShape, causal: bool) -> None:
+    def __init__(self, shape: TransformerShape, causal: bool, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         # Bark's causal stages have no bias in their norms, its fine stage has one.
         self.ln_1 = nn.LayerNorm(shape.width, bias=not causal)
         self.attn = _Attention(shape, causal)
@@ -58,14 +59,19 @@ class _Block(nn.Module):
         self.mlp = _MLP(shape.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+        x = x + self._drop(self.attn(self.ln_1(x)))
+        return x + self._drop(self.mlp(self.ln_2(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
 
 
 class _Trunk(nn.Module):
     """Embeddings, blocks and the last norm, under the names the checkpoints use."""
 
-    def __init__(self, shape: TransformerShape, times: Tensor, *, tables: int = 0) -> None:
+    def __init__(
+        self, shape: TransformerShape, times: Tensor, *, tables: int = 0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         causal = tables == 0
 
@@ -77,7 +83,7 @@ class _Trunk(nn.Module):
         else:
             self.wtes = nn.ModuleList(table() for _ in range(tables))
         self.wpe = nn.Embedding(shape.context, shape.width)
-        self.h = nn.ModuleList(_Block(shape, causal) for _ in range(shape.n_layer))
+        self.h = nn.ModuleList(_Block(shape, causal, dropout) for _ in range(shape.n_layer))
         self.ln_f = nn.LayerNorm(shape.width, bias=not causal)
         for name, p in self.named_parameters():
             if p.dim() == 2:
@@ -95,9 +101,9 @@ class _Trunk(nn.Module):
 class CausalModel(nn.Module):
     """Semantic or coarse stage: token ids -> hidden states behind the final norm."""
 
-    def __init__(self, shape: TransformerShape, times: Tensor) -> None:
+    def __init__(self, shape: TransformerShape, times: Tensor, dropout: float = 0.0) -> None:
         super().__init__()
-        self.transformer = _Trunk(shape, times)
+        self.transformer = _Trunk(shape, times, dropout=dropout)
         self.lm_head = nn.Linear(shape.width, shape.output_vocab, bias=False)
         nn.init.normal_(self.lm_head.weight, std=0.04)
 
@@ -155,11 +161,11 @@ class FineModel(nn.Module):
         return self.lm_heads[book - 1](trunk.ln_f(x))
 
 
-def semantic_model(shape: TransformerShape) -> CausalModel:
+def semantic_model(shape: TransformerShape, dropout: float = 0.0) -> CausalModel:
     """Positions start as sinusoids of time, so that a character and its sound begin near."""
     steps = shape.context - TEXT.block - 1
     times = [torch.arange(TEXT.block), torch.zeros(1), torch.arange(steps) / _TOKENS_PER_PIECE]
-    return CausalModel(shape, torch.cat([t.float() for t in times]))
+    return CausalModel(shape, torch.cat([t.float() for t in times]), dropout)
 
 
 def coarse_model(shape: TransformerShape) -> CausalModel:

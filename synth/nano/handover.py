@@ -37,10 +37,10 @@ def write_handover(paths: Paths, folder: Path) -> None:
         arrays |= {f"{name}.{key}": held[key] for key in held.files}
     told: dict[str, Any] = {}
     for stage in _STAGES:
-        held = torch.load(paths.checkpoint(stage), weights_only=True)
+        held = torch.load(paths.checkpoint(stage), weights_only=True, map_location="cpu")
         told[stage] = {key: held[key] for key in ("step", "cpu_s", "curve")}
         if jury := held["extra"].get("jury"):
-            arrays |= {f"jury.{key}": value.numpy() for key, value in jury.items()}
+            arrays |= {f"jury.{key}": value.cpu().numpy() for key, value in jury.items()}
     small = {k: v.astype(np.float16) if v.ndim else v for k, v in arrays.items()}
     np.savez_compressed(folder / STATE_FILE, allow_pickle=False, **small)
     (folder / CURVE_FILE).write_text(json.dumps(told, indent=1) + "\n")

@@ -13,7 +13,9 @@ from torch import nn
 class Optimizers:
     """The two as one."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, decay: float, betas: tuple[float, float] = (0.9, 0.97)
+    ) -> None:
         hidden, matrices, others = [], [], []
         for name, p in model.named_parameters():
             if p.dim() == 2 and ".h." in name:
@@ -24,7 +26,7 @@ class Optimizers:
             {"params": matrices, "weight_decay": decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        self._all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=(0.9, 0.97))]
+        self._all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=betas)]
         if hidden:
             self._all.append(
                 torch.optim.Muon(hidden, weight_decay=decay, adjust_lr_fn="match_rms_adamw")

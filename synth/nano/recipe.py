@@ -147,24 +147,23 @@ class Run:
     batch: int
     learning_rate: float
     warmup: int = 150
-    slower_from: int | None = None  # a step from which the rate is `slower` times itself
-    slower: float = 1.0
     weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.97)  # of AdamW
+    dropout: float = 0.0
     save_every: int = 100
 
 
 SEED = 1
-ADVERSARIAL_FROM = 1_400  # decoder step at which spectral losses have flattened
+ADVERSARIAL_FROM = 2_000  # decoder step at which spectral losses have flattened
 SHARD = 4_000  # utterances
 RUNS = {
-    "semantic": Run(batch=7_000, learning_rate=1.5e-3),  # batch in positions
+    "semantic": Run(batch=7_000, learning_rate=1.5e-3, dropout=0.1),  # batch in positions
     "coarse": Run(batch=16, learning_rate=1.5e-3),  # in windows
     "fine": Run(batch=24, learning_rate=1.5e-3),  # in windows
     "decoder": Run(
         batch=12,
-        learning_rate=1.2e-3,
+        learning_rate=5e-4,
         weight_decay=1e-4,
-        slower_from=ADVERSARIAL_FROM,
-        slower=0.35,
+        betas=(0.8, 0.99),
     ),  # in crops
 }

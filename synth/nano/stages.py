@@ -21,7 +21,7 @@ from synth.nano.gpt import (
     start_fine,
     start_semantic,
 )
-from synth.nano.recipe import COARSE, CODEC, FINE, NANO, SEED, SEMANTIC, Paths
+from synth.nano.recipe import COARSE, CODEC, FINE, NANO, RUNS, SEED, SEMANTIC, Paths
 from synth.nano.shards import list_shards, load_tokens
 from synth.nano.units import Units
 from synth.nano.vocoder import VocoderStage
@@ -68,19 +68,19 @@ class SemanticStage(_Tokens):
 
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         super().__init__(paths, batch, device)
-        self.model: CausalModel = semantic_model(NANO.semantic_shape)
+        self.model: CausalModel = semantic_model(NANO.semantic_shape, RUNS["semantic"].dropout)
         start_semantic(self.model, Units.load(paths.units).centroids)
         self.model.to(device)
 
     def prepare(self, step: int, rng: np.random.Generator) -> Batch:
         return windows.semantic_batch(self.corpus, rng, self.batch)
 
-    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         guide = max(0.0, 1 - step / _GUIDED_STEPS)
         loss, off = self._losses(batch, guide > 0)
-        parts = {"loss": loss.item()}
+        parts = {"loss": loss.detach()}
         if guide:
-            parts["off_diagonal"] = off.item()
+            parts["off_diagonal"] = off.detach()
         return loss + guide * off, parts
 
     def _losses(self, batch: Batch, guided: bool) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ class SemanticStage(_Tokens):
             logits = self.model.lm_head(hidden)
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
         if scores is None:
-            return loss, torch.zeros(())
+            return loss, loss.new_zeros(())
         return loss, _off_diagonal(scores, self.put(texts), self.put(speeches))
 
     def validate(self) -> dict[str, float]:
@@ -128,7 +128,7 @@ class CoarseStage(_Tokens):
     def prepare(self, step: int, rng: np.random.Generator) -> Batch:
         return _stacked([windows.coarse_window(self.corpus, rng) for _ in range(self.batch)])
 
-    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         ids, targets = (self.put(array) for array in batch)
         with self.precision():
             hidden = self.model(ids[:, :-1])[:, COARSE.semantic_block :]
@@ -142,7 +142,7 @@ class CoarseStage(_Tokens):
                     hidden[mine], self.model.lm_head.weight[low : low + CODEC.codebook_size]
                 )
             books.append(F.cross_entropy(logits.float(), targets[mine] - low))
-        return torch.stack(books).sum(), {f"book{i}": x.item() for i, x in enumerate(books)}
+        return torch.stack(books).sum(), {f"book{i}": x.detach() for i, x in enumerate(books)}
 
     def validate(self) -> dict[str, float]:
         rng = np.random.default_rng(SEED)
@@ -172,10 +172,10 @@ class FineStage(_Tokens):
         book = self._book(step)
         return _stacked([windows.fine_window(self.corpus, book, rng) for _ in range(self.batch)])
 
-    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         book = self._book(step)
         loss, _ = self._losses(batch, book)
-        return loss, {f"book{book}": loss.item()}
+        return loss, {f"book{book}": loss.detach()}
 
     def _losses(self, batch: Batch, book: int) -> tuple[Tensor, float]:
         codes, targets = (self.put(array) for array in batch)
@@ -199,8 +199,8 @@ def _stacked(examples: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
     return np.stack([e[0] for e in examples]), np.stack([e[1] for e in examples])
 
 
-def _mean(parts: list[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([p[key] for p in parts])) for key in parts[0]}
+def _mean(parts: list[dict[str, Tensor]]) -> dict[str, float]:
+    return {key: float(torch.stack([p[key] for p in parts]).mean()) for key in parts[0]}
 
 
 STAGES: dict[str, Callable[..., SemanticStage | CoarseStage | FineStage | VocoderStage]] = {

@@ -30,7 +30,8 @@ class Limits:
 
     steps: int | None = None
     minutes: float | None = None
-    cooldown: int = 0
+    cooldown: int = 0  # last steps of `steps`, rate to zero
+    cooldown_minutes: float = 0.0  # the same of `minutes`
 
 
 @dataclass
@@ -68,7 +69,7 @@ def save(stage: Stage, state: State, path: Path) -> None:
 
 def load(stage: Stage, state: State, path: Path) -> None:
     """Go on from a checkpoint; one without an optimizer's state warms up again."""
-    held = torch.load(path, weights_only=True)
+    held = torch.load(path, weights_only=True, map_location=_device(state.model))
     state.model.load_state_dict(held["model"])
     state.average = held["average"]
     state.step, state.cpu_s, state.curve = held["step"], held["cpu_s"], held["curve"]
@@ -81,25 +82,33 @@ def load(stage: Stage, state: State, path: Path) -> None:
         stage.load_extra(held["extra"])
 
 
-def rate(run: Run, step: int, limits: Limits, since: int = 0) -> float:
-    """Learning rate: linear warmup, constant, perhaps a lower constant and a linear cooldown."""
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def rate(run: Run, step: int, limits: Limits, since: int = 0, minutes: float = 0.0) -> float:
+    """Learning rate: linear warmup, constant, perhaps a linear cooldown.
+
+    `minutes` is how long this run has gone on.
+    """
     factor = min(1.0, (step - since + 1) / run.warmup)
-    if run.slower_from is not None and step >= run.slower_from:
-        factor *= run.slower
     if limits.cooldown and limits.steps:
         factor *= min(1.0, max(0.0, (limits.steps - step) / limits.cooldown))
+    if limits.cooldown_minutes and limits.minutes:
+        left = (limits.minutes - minutes) / limits.cooldown_minutes
+        factor *= min(1.0, max(0.0, left))
     return run.learning_rate * factor
 
 
 def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) -> State:
     """Train until a limit, from `path` if it exists; returns the last state, saved."""
     model = stage.model
-    optimizer = Optimizers(model, run.weight_decay)
+    optimizer = Optimizers(model, run.weight_decay, run.betas)
     state = State(model, optimizer, {k: v.detach().clone() for k, v in model.state_dict().items()})
     if path.exists():
         load(stage, state, path)
     started, cpu_before = time.monotonic(), time.process_time() - state.cpu_s
-    recent: dict[str, float] = {}
+    recent: dict[str, list[Tensor]] = {}
     ahead = Ahead(stage, state.step, workers)
     model.train()
     while True:
@@ -108,7 +117,7 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) 
             break
         if limits.minutes is not None and minutes >= limits.minutes:
             break
-        optimizer.set_rate(rate(run, state.step, limits, state.since))
+        optimizer.set_rate(rate(run, state.step, limits, state.since, minutes))
         loss, parts = stage.loss(state.step, ahead.get())
         optimizer.zero_grad()
         loss.backward()
@@ -117,10 +126,13 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) 
         state.step += 1
         _follow(state, model)
         for key, value in parts.items():
-            recent[key] = 0.97 * recent.get(key, value) + 0.03 * value
+            recent.setdefault(key, []).append(value)
         state.cpu_s = time.process_time() - cpu_before
         if state.step % 50 == 0:
-            _tell(stage.name, state, recent)
+            # Only now are the losses read: to read one earlier would wait for the device.
+            means = {k: float(torch.stack(v).mean()) for k, v in recent.items()}
+            _tell(stage.name, state, means)
+            recent.clear()
         if state.step % run.save_every == 0:
             if state.step % (2 * run.save_every) == 0:
                 _measure(stage, state)
@@ -134,11 +146,11 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) 
 
 def _follow(state: State, model: nn.Module) -> None:
     keep = min(_AVERAGE, (1 + state.step) / (10 + state.step))
-    for key, value in model.state_dict().items():
-        if value.is_floating_point():
-            state.average[key].lerp_(value.detach(), 1 - keep)
-        else:
-            state.average[key].copy_(value)
+    now = {k: v.detach() for k, v in model.state_dict().items()}
+    floats = [k for k, v in now.items() if v.is_floating_point()]
+    torch._foreach_lerp_([state.average[k] for k in floats], [now[k] for k in floats], 1 - keep)
+    for key in now.keys() - set(floats):
+        state.average[key].copy_(now[key])
 
 
 def _measure(stage: Stage, state: State) -> None:

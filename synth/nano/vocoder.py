@@ -1,8 +1,8 @@
-"""The codec's decoder as it is trained: learned rows of eight codebooks, summed, into a SEANet.
+"""The codec's decoder as it is trained: the rows of eight codebooks, summed, into a SEANet.
 
 Spectral losses first; an adversarial phase (`discriminators.py`) when they have flattened. The rows
-start at the k-means centroids that name the codes and are then free to become what the decoder can
-use best.
+stay the centroids that name the codes: learned along, they slowed the decoder down (spectral loss
+1.31 against 1.39 after 225 steps of 12 crops).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _LEAD = 8  # frames whose sound is not judged: they hear no past
 _CROP = 56  # frames that are, 1.12 s
 _JURY_RATE = 4e-4
 _HEED_STEPS = 300
-_SPECTRAL_WEIGHT = 8.0
+_SPECTRAL_WEIGHT, _APART_WEIGHT = 4.0, 4.0
 _COARSE_ONLY = 0.1  # share of batches that hear only two books, so that two alone still speak
 
 
@@ -34,7 +34,8 @@ class Vocoder(nn.Module):
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        self.rows = nn.Parameter(rows.clone())
+        self.rows: Tensor
+        self.register_buffer("rows", rows.clone())
         with warnings.catch_warnings():  # encodec uses a weight_norm that torch calls old
             warnings.simplefilter("ignore")
             self.decoder = build_decoder(NANO, norm="weight_norm")
@@ -151,11 +152,11 @@ class VocoderStage:
         codes, audio = (torch.from_numpy(array).to(self.device) for array in batch)
         return codes, audio[:, _LEAD * CODEC.hop :]
 
-    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         codes, true = self._put(batch)
         made = self.speak(codes)
         loss = self.spectral(made, true)
-        parts = {"spectral": loss.item()}
+        parts = {"spectral": loss.detach()}
         if step < ADVERSARIAL_FROM:
             return loss, parts
         with self.precision():
@@ -169,8 +170,8 @@ class VocoderStage:
         self.jury.requires_grad_(True)
         # The jury knows nothing at first; its word comes to count over a few hundred steps.
         heed = min(1.0, (step - ADVERSARIAL_FROM) / _HEED_STEPS)
-        parts |= {"jury": verdict.item(), "fooled": fooled.item(), "apart": apart.item()}
-        return _SPECTRAL_WEIGHT * loss + heed * (fooled + 2 * apart), parts
+        parts |= {"jury": verdict.detach(), "fooled": fooled.detach(), "apart": apart.detach()}
+        return _SPECTRAL_WEIGHT * loss + heed * (fooled + _APART_WEIGHT * apart), parts
 
     def validate(self) -> dict[str, float]:
         rng = np.random.default_rng(SEED)
