@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", type=Path, help="the settings (default: config.toml)")
     parser.add_argument("--port", type=int, default=0, help="demo: the page's port (default: any)")
-    parser.add_argument("--model", help="demo: a checkpoint (default: a random one: noise)")
+    parser.add_argument("--model", help="demo: a checkpoint (default: the built-in one)")
     parser.add_argument("--no-browser", action="store_true", help="demo: only print the address")
     parser.add_argument(
         "--alive", action="store_true", help="doctor: only whether the bot runs, for health checks"

@@ -124,8 +124,8 @@ async def run(settings: Settings, token: str, tell: Callable[[str], None]) -> in
     """Log in and stay until Ctrl-C or SIGTERM. Raises StartError."""
     if settings.synth.model == RANDOM_MODEL:
         raise StartError(
-            "The random model makes noise and is for the demo only: run `python -m synth fetch "
-            "suno/bark-small`, and set synth.model to suno/bark-small."
+            "The random model makes noise and is for tests only: set synth.model to nano, or run "
+            "`python -m synth fetch suno/bark-small` and set it to suno/bark-small."
         )
     async with (
         open_bot(settings, tell=tell) as client,

@@ -76,6 +76,18 @@ class Catalogue:
         """The voice of that name, upper and lower case alike."""
         return self._by_name.get(name.strip().casefold())
 
+    def most_like(self, other: VoiceInfo | None) -> VoiceInfo | None:
+        """The voice to stand in for another model's: its gender, then its language, then the first.
+
+        None when there are no voices.
+        """
+        if other is None:
+            return next(iter(self.voices), None)
+        fitting = [(v.gender is other.gender, v.language == other.language) for v in self.voices]
+        if not fitting:
+            return None
+        return self.voices[fitting.index(max(fitting))]
+
     def nearest(self, name: str, count: int = 3) -> list[str]:
         """Names to offer for a name that does not exist."""
         close = difflib.get_close_matches(

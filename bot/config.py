@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from bot.errors import StartError
+from synth.protocol import AUTO_MODEL
 
 ENV_PREFIX = "BARK_"
 ENV_DELIMITER = "__"
@@ -45,7 +46,7 @@ class DiscordSection(Section):
 class SynthSection(Section):
     """Which model speaks, and on what. 0 slots or threads means: choose for the machine."""
 
-    model: str = Field(default="suno/bark", min_length=1)
+    model: str = Field(default=AUTO_MODEL, min_length=1)
     device: Literal["auto", "cuda", "cpu", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     slots: int = Field(default=0, ge=0, le=256)

@@ -1,7 +1,7 @@
 """python -m bot demo: the same bot on a simulated Discord, in a page of the local browser.
 
 Everything behind the page (commands, database, synthesis process) is what `run` has; there is no
-token and there are no voice channels. Without a model of one's own a random one makes noise.
+token and there are no voice channels. Without a model of one's own the built-in one speaks.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from bot.demo_pace import PacedBackend
 from bot.doctor import worker_settings
 from bot.errors import StartError
 from synth.client import Backend, ProcessBackend
-from synth.protocol import RANDOM_MODEL
+from synth.protocol import BUILT_IN_MODEL, RANDOM_MODEL
 
 if TYPE_CHECKING:
     from simcord import Env
@@ -43,7 +43,7 @@ async def demo(
 ) -> int:
     """Serve the page until it is ended there, by Ctrl-C or by SIGTERM.
 
-    port: 0 for any. model: a checkpoint to speak with, instead of the random one that makes noise.
+    port: 0 for any. model: a checkpoint to speak with, instead of the one inside the package.
     browser: open the page where there is a screen. tell: gets what the terminal is to show.
     The database is a temporary one. Raises StartError.
     """
@@ -51,7 +51,7 @@ async def demo(
     _require_port(port)
     with tempfile.TemporaryDirectory(prefix="bark-demo-", ignore_cleanup_errors=True) as folder:
         tell("Starting; the database is in a temporary folder and goes with the demo.")
-        settings = demo_settings(settings, Path(folder), model or RANDOM_MODEL)
+        settings = demo_settings(settings, Path(folder), model or BUILT_IN_MODEL)
         await serve(settings, demo_backend(settings), port=port, browser=browser, tell=tell)
     tell("The demo has ended.")
     return 0

@@ -100,6 +100,13 @@ def voice_replaced(preferred: str, used: str | None, *, other_model: bool) -> st
     )
 
 
+def voice_of_another_model(name: str, stand_in: str) -> str:
+    return (
+        f"The voice {escape(name)} belongs to another model than the one that speaks here. "
+        f"Try {escape(stand_in)}; `/voices` shows them all."
+    )
+
+
 def voice_name(voice: str | None) -> str:
     return escape(voice) if voice else "a random voice"
 

@@ -18,13 +18,14 @@ import numpy.typing as npt
 import torch
 
 from synth import audio
-from synth.checkpoints import default_model, open_checkpoint
+from synth.checkpoints import open_checkpoint
 from synth.dialogue import complete_cast, utterances_of
 from synth.errors import InvalidRequest, JobTimeout
 from synth.longform import Utterance, language_of
 from synth.model import build_model
 from synth.pipeline import Pipeline
 from synth.protocol import (
+    AUTO_MODEL,
     Audio,
     Done,
     Failed,
@@ -42,11 +43,6 @@ from synth.random_model import notice_of, voice_book
 from synth.recital import Manner, Recital
 from synth.vocab import ModelConfig
 from synth.voices import is_npz, load_npz, save_npz, validate
-
-NO_MODEL = (
-    "There is no Bark model on this machine: download one with `python -m synth fetch` "
-    "(`python -m synth fetch suno/bark-small` for the smaller), or name a folder with --model."
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,21 +101,19 @@ class Bark:
     ) -> "Bark":
         """Load a model onto a device.
 
-        model: "suno/bark", "suno/bark-small" or a folder; None is the best one on this machine.
+        model: "suno/bark", "suno/bark-small", "nano" (inside the package) or a folder; None is
+        the best of Bark's on this machine, else nano.
         device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32",
         "bf16", "fp16" (CUDA) or "int8" (CPU).
         threads: for the CPU; None leaves torch's choice, one a core.
         slots: utterances and takes worked on at once, each with caches of its own.
         Raises InvalidRequest that says what is missing and how to get it.
         """
-        name = model or default_model()
-        if name is None:
-            raise InvalidRequest(NO_MODEL)
         if threads is not None:
             if threads < 1:
                 raise InvalidRequest(f"There must be at least 1 thread, not {threads}.")
             torch.set_num_threads(threads)
-        checkpoint = open_checkpoint(name)
+        checkpoint = open_checkpoint(model or AUTO_MODEL)
         return cls(
             Pipeline(build_model(checkpoint, device=device, precision=precision), slots=slots)
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from synth import convert, layouts, weights
 from synth.errors import InvalidRequest
-from synth.protocol import BUILT_IN_MODEL, RANDOM_MODEL
+from synth.protocol import AUTO_MODEL, BUILT_IN_MODEL, RANDOM_MODEL
 from synth.vocab import ModelConfig, from_json, to_json
 
 STAGES = ("semantic", "coarse", "fine", "codec")
@@ -57,11 +57,13 @@ class Checkpoint:
 
 def open_checkpoint(source: str | Path, *, cache: Path | None = None) -> Checkpoint:
     """Open "suno/bark", "suno/bark-small" (from the hub's cache, never the network), "nano" (the
-    model inside the package) or a folder.
+    model inside the package), "auto" (`default_model()`) or a folder.
 
     cache: where Suno's .pt files are kept once converted; `cache_folder()` when None.
     Raises InvalidRequest that names what is missing or broken and what to do about it.
     """
+    if str(source) == AUTO_MODEL:
+        source = default_model()
     if str(source) == RANDOM_MODEL:
         from synth.random_model import random_checkpoint
 
@@ -93,9 +95,9 @@ def cache_folder() -> Path:
     return Path(base) / "bark-for-discord"
 
 
-def default_model() -> str | None:
-    """The best published model that is on this machine, or None."""
-    return next((name for name in HUB_MODELS if is_here(name)), None)
+def default_model() -> str:
+    """The best published model that is on this machine, else the one inside the package."""
+    return next((name for name in HUB_MODELS if is_here(name)), BUILT_IN_MODEL)
 
 
 def is_here(name: str) -> bool:

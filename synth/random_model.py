@@ -30,7 +30,7 @@ from synth.voices import VoiceBook
 
 NOTICE = "This is a random model: it makes noise, not speech."
 BUILT_IN_NOTICE = (
-    "This is the small built-in model, still in training: English only, and hard to understand. "
+    "This is the small built-in English voice, rougher than Bark's. "
     "`python -m synth fetch suno/bark-small` brings Bark itself, with 13 languages."
 )
 

@@ -84,6 +84,13 @@ class VoiceBook:
         raise InvalidRequest(f"There is no voice {_short(name)!r}; the nearest are {offer}.")
 
 
+def shipped_voice(name: str) -> VoiceInfo | None:
+    """What is known of a voice that ships with the package, for whichever model it is."""
+    tables = (folder / TABLE_FILE for folder in PACKS)
+    rows = (row for table in tables if table.is_file() for row in _rows(table))
+    return next((row.info for row in rows if row.info.name.lower() == name.lower()), None)
+
+
 def _short(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:59]}…"
 

@@ -207,6 +207,17 @@ async def test_a_preferred_voice_of_another_model_is_kept_and_replaced(tmp_path:
         assert world.worker.last.voice == "v2/de_speaker_2"
         response = await world.spoken(result)
         assert "belongs to another model; it is kept" in response.content
+        await store.set_guild_voice(world.guild.id, None)
+        await store.set_user_voice(world.ada.id, Preference("nano/ada", "nano-1"))
+        result = await world.bark()
+        assert world.worker.last.voice == "v2/en_speaker_1"  # the first English woman
+        note = (await world.spoken(result)).content
+        assert "nano/ada belongs to another model; it is kept" in note
+        assert await store.user_voice(world.ada.id) == Preference("nano/ada", "nano-1")
+        refused = await world.bark(preset="nano/bruno")
+        assert refused.ephemeral
+        assert "belongs to another model" in content(refused)
+        assert "v2/en\\_speaker\\_0" in content(refused)
         await store.set_user_voice(world.ada.id, Preference("gone", "bark"))
         await store.set_guild_voice(world.guild.id, None)
         result = await world.bark()

@@ -57,7 +57,12 @@ def test_no_token_ends_with_78(tmp_path: Path) -> None:
 
 
 def test_no_model_ends_with_78_and_names_the_command(tmp_path: Path) -> None:
-    result = python_m_bot(tmp_path, DISCORD_TOKEN=TOKEN, HF_HOME=str(tmp_path / "empty"))
+    result = python_m_bot(
+        tmp_path,
+        DISCORD_TOKEN=TOKEN,
+        HF_HOME=str(tmp_path / "empty"),
+        BARK_SYNTH__MODEL="suno/bark",
+    )
     assert result.returncode == 78
     assert "python -m synth fetch suno/bark" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

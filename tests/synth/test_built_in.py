@@ -3,14 +3,23 @@
 import numpy as np
 import pytest
 
-from synth import Bark
+from synth import Bark, checkpoints
+from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
-from synth.protocol import BUILT_IN_MODEL
+from synth.protocol import AUTO_MODEL, BUILT_IN_MODEL
 
 
 @pytest.fixture(scope="module")
 def nano() -> Bark:
     return Bark.load(BUILT_IN_MODEL, device="cpu", threads=1, slots=1)
+
+
+def test_it_speaks_where_no_model_is_named_and_none_of_barks_is_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoints, "_hub_folder", lambda name: None)
+    monkeypatch.setattr(checkpoints, "_shared_small", lambda name: None)
+    assert open_checkpoint(AUTO_MODEL).config.name == BUILT_IN_MODEL
 
 
 def test_it_says_what_it_is_and_has_four_voices(nano: Bark) -> None:

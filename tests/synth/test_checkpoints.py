@@ -275,7 +275,7 @@ def hub_snapshot(hub: Path, repo: str) -> Path:
 
 
 def test_a_hub_model_that_is_not_here_names_the_command(tmp_path: Path) -> None:
-    assert checkpoints.default_model() is None
+    assert checkpoints.default_model() == "nano"
     with pytest.raises(InvalidRequest, match="python -m synth fetch suno/bark-small"):
         open_checkpoint("suno/bark-small")
 
@@ -289,7 +289,7 @@ def test_both_sizes_are_found_in_the_hubs_cache(suno: Path, tmp_path: Path) -> N
     assert open_checkpoint("suno/bark").config.semantic_shape.width == 16
     for stem in layouts.SUNO_FILES.values():
         (snapshot / f"{stem}_2.pt").rename(snapshot / f"{stem}.pt")
-        assert checkpoints.default_model() == ("suno/bark-small" if stem == "fine" else None)
+        assert checkpoints.default_model() == ("suno/bark-small" if stem == "fine" else "nano")
     assert open_checkpoint("suno/bark-small").config.semantic_shape.width == 16
 
 

@@ -202,7 +202,7 @@ def test_temperature_is_for_two_stages_and_for_all_at_zero(given: str, expected:
 @pytest.mark.parametrize(
     ("given", "status", "says"),
     [
-        ("say Hello", 78, "python -m synth fetch"),
+        ("say Hello --model suno/bark", 78, "python -m synth fetch"),
         ("say Hello --model nowhere", 78, "no model folder nowhere"),
         ("say Hello --model .", 78, "holds no model"),
         ("say Hello --model FOLDER --device tpu", 78, "no device 'tpu'"),
