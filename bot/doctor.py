@@ -95,6 +95,7 @@ def worker_settings(settings: Settings) -> WorkerSettings:
         model=settings.synth.model,
         device=settings.synth.device,
         precision=settings.synth.precision,
+        turbo=settings.synth.turbo,
         slots=settings.synth.slots or None,
         threads=settings.synth.threads or None,
         log_level=logging.getLevelNamesMapping()[settings.log_level.upper()],

@@ -163,6 +163,7 @@ def _load(options: argparse.Namespace) -> "Bark":
             options.model,
             device=options.device,
             precision=options.precision,
+            turbo=options.turbo,
             threads=options.threads,
         )
 
@@ -469,6 +470,9 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (untried)")
     machine.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16, int8")
+    machine.add_argument(
+        "--turbo", action="store_true", help="less work by windows that are not Bark's own"
+    )
     machine.add_argument("--threads", type=int, help="CPU threads; one a core if not given")
 
 

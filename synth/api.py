@@ -96,6 +96,7 @@ class Bark:
         *,
         device: str = "auto",
         precision: str = "auto",
+        turbo: bool = False,
         threads: int | None = None,
         slots: int = 4,
     ) -> "Bark":
@@ -105,6 +106,7 @@ class Bark:
         the best of Bark's on this machine, else nano.
         device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32",
         "bf16", "fp16" (CUDA) or "int8" (CPU).
+        turbo: less work for a clip, by windows that are not Bark's own (`synth.turbo`).
         threads: for the CPU; None leaves torch's choice, one a core.
         slots: utterances and takes worked on at once, each with caches of its own.
         Raises InvalidRequest that says what is missing and how to get it.
@@ -115,7 +117,10 @@ class Bark:
             torch.set_num_threads(threads)
         checkpoint = open_checkpoint(model or AUTO_MODEL)
         return cls(
-            Pipeline(build_model(checkpoint, device=device, precision=precision), slots=slots)
+            Pipeline(
+                build_model(checkpoint, device=device, precision=precision, turbo=turbo),
+                slots=slots,
+            )
         )
 
     @property

@@ -65,6 +65,8 @@ def plan_windows(frames: int, history: int, config: ModelConfig) -> tuple[Window
     result depends on the whole utterance.
     """
     numbers = config.fine
+    if not numbers.padded and history + frames < numbers.window:
+        return (Window(0, history, min(numbers.window, _rounded(history + frames))),)
     padded = max(history + frames, numbers.window)
     loops = max(0, int(np.ceil((frames - (numbers.window - history)) / numbers.hop))) + 1
     windows: list[Window] = []
@@ -73,6 +75,11 @@ def plan_windows(frames: int, history: int, config: ModelConfig) -> tuple[Window
         fill = min(history + n * numbers.hop, padded - numbers.hop)
         windows.append(Window(start, fill - start, numbers.window))
     return tuple(windows)
+
+
+def _rounded(positions: int) -> int:
+    """Up to a multiple of 64: few shapes, for libraries that keep a plan for each."""
+    return -(-positions // 64) * 64
 
 
 class ExactWindows:

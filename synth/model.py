@@ -17,6 +17,7 @@ from synth.errors import InvalidRequest
 from synth.precision import Precision, pick_precision
 from synth.tokenizer import Tokenizer
 from synth.transformer import Transformer, build_transformer
+from synth.turbo import hurried
 from synth.vocab import ModelConfig
 
 
@@ -104,13 +105,16 @@ def check_config(config: ModelConfig) -> None:
             raise InvalidRequest(f"The config of checkpoint {config.name} is wrong: {what}.")
 
 
-def build_model(checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto") -> Model:
+def build_model(
+    checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", turbo: bool = False
+) -> Model:
     """Put a checkpoint's weights on a device, every tensor's presence and shape checked.
 
     device: "auto", "cpu", "cuda[:n]" or "mps"; precision: one of `synth.precision.PRECISIONS`
-    ("fp64" is for tests). Raises InvalidRequest that names stage and tensor, expected and found.
+    ("fp64" is for tests); turbo: see `synth.turbo`.
+    Raises InvalidRequest that names stage and tensor, expected and found.
     """
-    config = checkpoint.config
+    config = hurried(checkpoint.config) if turbo else checkpoint.config
     check_config(config)
     where = pick_device(device)
     picked = pick_precision(precision, where)

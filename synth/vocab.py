@@ -90,6 +90,7 @@ class FineNumbers:
     mask: int = 1024
     window: int = 1024  # frames a forward pass sees
     hop: int = 512  # frames a window advances; also the longest history
+    padded: bool = True  # whether a clip shorter than a window is padded to it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ class WorkerSettings:
     model: str  # what `synth.checkpoints.open_checkpoint` takes
     device: str = "auto"
     precision: str = "auto"
+    turbo: bool = False
     slots: int | None = None  # None: by device
     threads: int | None = None  # None: one for each physical core this process may use
     log_level: int = logging.INFO
@@ -58,7 +59,12 @@ def load_engine(settings: WorkerSettings) -> Engine:
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
         torch.set_num_threads(settings.threads or usable_cores())
     checkpoint = open_checkpoint(settings.model)
-    model = build_model(checkpoint, device=settings.device, precision=settings.precision)
+    model = build_model(
+        checkpoint,
+        device=settings.device,
+        precision=settings.precision,
+        turbo=settings.turbo,
+    )
     config = model.config
     slots = settings.slots or _slots_for(model)
     pipeline = BarkPipeline(model, slots=slots)

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from synth.fine_windows import ExactWindows, LowLatencyWindows, Window, default_lag, plan_windows
 from synth.nano.recipe import NANO
+from synth.turbo import hurried
 from synth.vocab import BARK, ModelConfig
 from tests.synth.tiny import ODD, RANDOM
 
-CONFIGS = st.sampled_from([BARK, NANO, ODD, RANDOM])
+CONFIGS = st.sampled_from([BARK, NANO, ODD, RANDOM, hurried(BARK)])
 
 
 @pytest.mark.parametrize(
