@@ -148,7 +148,9 @@ def _follow(state: State, model: nn.Module) -> None:
     keep = min(_AVERAGE, (1 + state.step) / (10 + state.step))
     now = {k: v.detach() for k, v in model.state_dict().items()}
     floats = [k for k, v in now.items() if v.is_floating_point()]
-    torch._foreach_lerp_([state.average[k] for k in floats], [now[k] for k in floats], 1 - keep)
+    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+        [state.average[k] for k in floats], [now[k] for k in floats], 1 - keep
+    )
     for key in now.keys() - set(floats):
         state.average[key].copy_(now[key])
 
