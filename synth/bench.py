@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from synth import agreement, contenders, first_sound
+from synth import agreement, contenders, fidelity, first_sound
+from synth.bound import RECORDED, Fidelity
 from synth.checkpoints import open_checkpoint
 from synth.coarse import total_steps
 from synth.contenders import Contender
-from synth.errors import SynthError
+from synth.errors import InvalidRequest, SynthError
 from synth.model import Checkpoint, Model, build_model
 from synth.protocol import HistoryPrompt, Stage
 from synth.random_model import random_checkpoint
@@ -120,18 +121,37 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", nargs="+", choices=_CHOICES, default=_DEFAULT, metavar="NAME",
                    help=f"of {', '.join(_CHOICES)}")  # fmt: skip
     p.add_argument("--quality", action="store_true",
-                   help="in place of times: how far low latency is from exact")  # fmt: skip
+                   help="in place of times: how far from exact precisions and streaming are")  # fmt: skip
     p.add_argument("--streaming", action="store_true",
                    help="in place of times: how soon a clip is heard, by each way")  # fmt: skip
     p.add_argument("--precision", default="auto", help="for --quality and --streaming")
     return p
 
 
-def quality(model: Model, history: HistoryPrompt | None, seconds: float | None) -> Iterator[str]:
+def quality(
+    checkpoint: Checkpoint,
+    model: Model,
+    history: HistoryPrompt | None,
+    seconds: float | None,
+) -> Iterator[str]:
     """Lines that say how far this engine's shortcuts are from the exact way, as they are measured.
 
+    model: of the checkpoint, in the precision that low latency is measured in.
     seconds: the length of the clips; None lets them end by themselves.
     """
+    device = str(model.device)
+    exact = build_model(checkpoint, device=device, precision="fp32")
+    found: dict[str, dict[Stage, Fidelity]] = {}
+    for name in RECORDED:
+        try:
+            other = build_model(checkpoint, device=device, precision=name)
+        except InvalidRequest as error:  # this machine has no such products
+            yield f"{name} is left out: {error}"
+            continue
+        text = agreement.CLIPS[0][1]
+        found[name] = fidelity.measure(exact, other, text, history, seconds=seconds)
+    yield "Precisions against fp32, teacher forced"
+    yield fidelity.table(found)
     yield "Low latency against exact: the same code, by codebook, and difference of log-mel spectra"
     rows = agreement.measure(model, agreement.CLIPS, history, seconds=seconds)
     yield agreement.table(list(rows), model.config)
@@ -174,7 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(first_sound.table(list(clips)))
         if options.quality:
             ends_itself = options.model not in _SIZES
-            for line in quality(model, history, None if ends_itself else options.seconds):
+            for line in quality(
+                checkpoint, model, history, None if ends_itself else options.seconds
+            ):
                 say(line)
         return 0
     results: dict[str, Times] = {}

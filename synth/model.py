@@ -105,6 +105,12 @@ def check_config(config: ModelConfig) -> None:
             raise InvalidRequest(f"The config of checkpoint {config.name} is wrong: {what}.")
 
 
+def largest_transformer(config: ModelConfig) -> int:
+    """How many weights the blocks of the largest of the three transformers have."""
+    shapes = (config.semantic_shape, config.coarse_shape, config.fine_shape)
+    return max(12 * shape.n_layer * shape.width**2 for shape in shapes)
+
+
 def build_model(
     checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", turbo: bool = False
 ) -> Model:
@@ -117,7 +123,7 @@ def build_model(
     config = hurried(checkpoint.config) if turbo else checkpoint.config
     check_config(config)
     where = pick_device(device)
-    picked = pick_precision(precision, where)
+    picked = pick_precision(precision, where, weights=largest_transformer(config))
     tokenizer = Tokenizer(checkpoint.tokenizer_file, config.text)
     if config.text.offset + tokenizer.size > config.semantic_shape.input_vocab:
         raise InvalidRequest(

@@ -1,9 +1,7 @@
 """In what precision each stage holds its weights and computes: a name, and what a machine can do.
 
-On a CPU `auto` is fp32, Bark's own numbers. Of the distributions sampled from (temperature 0.7,
-random weights of the small size, 200 positions) fp32's have a mean Kullback-Leibler divergence of
-0.0025, 0.0018 and 0.0012 nats from bf16's (semantic, coarse, fine) and of 0.017, 0.014 and 0.0012
-from int8's: int8 is to be chosen, not met. Knows nothing of shapes or tokens.
+On a CPU `auto` is the fastest that the machine is fast at and whose recorded distance from fp32,
+Bark's own numbers, is within `synth.bound`. Knows nothing of shapes or tokens.
 """
 
 from dataclasses import dataclass
@@ -11,10 +9,17 @@ from typing import Final
 
 import torch
 
+from synth import bound
 from synth.errors import InvalidRequest
 from synth.linear import Int8Linear, Linear, MakeLinear, has_fast_bf16, int8_limit
 
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16", "int8")
+
+# Transformers of fewer weights than this stay in single precision on a CPU: a processor's cache
+# holds them, so that half the bytes save little, and a small model has less to spare.
+SMALL_WEIGHTS: Final = 20_000_000
+
+_FASTEST_FIRST: Final = ("int8", "bf16")  # on a CPU
 
 _DTYPES = {
     "fp64": torch.float64,  # for tests, where rounding must not matter
@@ -42,10 +47,12 @@ class Precision:
     fine: StagePrecision  # a window at a time, bound by multiplying
 
 
-def pick_precision(name: str, device: torch.device) -> Precision:
+def pick_precision(name: str, device: torch.device, *, weights: int | None = None) -> Precision:
     """Resolve one of PRECISIONS, or "fp64", on a device.
 
-    "auto" is half precision on CUDA and single precision elsewhere.
+    weights: how many the model's largest transformer has; None is many.
+    "auto" is half precision on CUDA; on a CPU the fastest one within the bound, of those that the
+    processor is fast at, and single precision for a small model; single precision elsewhere.
     Raises InvalidRequest for a name that is unknown or that the device has not got.
     """
     if name not in (*PRECISIONS, "fp64"):
@@ -53,7 +60,7 @@ def pick_precision(name: str, device: torch.device) -> Precision:
             f"There is no precision {name!r}; use auto, fp32, bf16, fp16 (CUDA) or int8 (CPU)."
         )
     if name == "auto":
-        name = _automatic(device)
+        name = _automatic(device, weights)
     fits = {
         "cpu": ("fp64", "fp32", "bf16", "int8"),
         "cuda": ("fp64", "fp32", "bf16", "fp16"),
@@ -74,11 +81,16 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     return Precision(name, decoding, decoding)
 
 
-def _automatic(device: torch.device) -> str:
+def _automatic(device: torch.device, weights: int | None) -> str:
     if device.type == "cuda":
         # By capability: torch says yes to bf16 on older cards too, and then emulates it.
         major, _ = torch.cuda.get_device_capability(device)
         return "bf16" if major >= 8 else "fp16"
+    if device.type == "cpu" and (weights is None or weights >= SMALL_WEIGHTS):
+        fast = {"int8": int8_limit() > 0, "bf16": has_fast_bf16()}
+        for name in _FASTEST_FIRST:
+            if fast[name] and bound.admits(bound.RECORDED[name]):
+                return name
     return "fp32"
 
 

@@ -5,20 +5,66 @@ from typing import Any
 import pytest
 import torch
 
-from synth import precision
+from synth import bound, precision
+from synth.bound import BOUND, Fidelity
+from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
 from synth.linear import Int8Linear, Linear, int8_limit
-from synth.precision import pick_precision
+from synth.model import build_model, largest_transformer
+from synth.precision import SMALL_WEIGHTS, pick_precision
+from synth.protocol import BUILT_IN_MODEL, Stage
 from synth.stepper import Draw, Stepper
-from tests.synth.tiny import NARROW, tiny_model
+from synth.vocab import BARK_SMALL
+from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 needs_int8 = pytest.mark.skipif(not int8_limit(), reason="no 8 bit products on this machine")
 
 
-@pytest.mark.parametrize("device", [CPU, MPS])
-def test_auto_is_single_precision_without_cuda(device: torch.device) -> None:
-    assert pick_precision("auto", device).name == "fp32"
+AMX = {"amx_bf16": True, "avx512_bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "name"), [(AMX, "bf16"), ({"avx512_bf16": True}, "bf16"), ({}, "fp32")]
+)
+def test_auto_on_a_cpu_is_what_it_is_fast_at_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], name: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert pick_precision("auto", CPU).name == name
+
+
+@needs_int8
+@pytest.mark.parametrize(
+    ("within", "name"), [({"int8", "bf16"}, "int8"), ({"bf16"}, "bf16"), (set[str](), "fp32")]
+)
+def test_auto_takes_the_fastest_whose_every_stage_is_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch, within: set[str], name: str
+) -> None:
+    """One stage that is out puts the precision out."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
+    good, bad = BOUND, Fidelity(BOUND.divergence * 1.01, 1.0)
+    recorded = {
+        precision: dict.fromkeys(Stage, good) | ({} if precision in within else {Stage.COARSE: bad})
+        for precision in ("int8", "bf16")
+    }
+    monkeypatch.setattr(bound, "RECORDED", recorded)
+    assert pick_precision("auto", CPU).name == name
+
+
+def test_auto_leaves_a_small_model_and_an_untried_device_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
+    assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS).name == "bf16"
+    assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS - 1).name == "fp32"
+    assert pick_precision("auto", MPS).name == "fp32"
+    assert build_model(tiny_checkpoint(), device="cpu").precision.name == "fp32"
+
+
+def test_bark_is_not_small_and_the_built_in_model_is() -> None:
+    built_in = open_checkpoint(BUILT_IN_MODEL).config
+    assert largest_transformer(built_in) < SMALL_WEIGHTS < largest_transformer(BARK_SMALL)
 
 
 @pytest.mark.parametrize(("capability", "name"), [((7, 5), "fp16"), ((8, 0), "bf16")])

@@ -1,0 +1,54 @@
+"""How far from single precision a precision may be before `auto` stops choosing it.
+
+What counts are the distributions that tokens are drawn from, teacher forced: both models are given
+the same tokens, so that one early difference is not counted again at every later one. A stage is
+within the bound when their mean Kullback-Leibler divergence and the share of positions with the
+same likeliest token are; a precision is when all stages are. `python -m synth bench --quality`
+measures a checkpoint by `synth.fidelity` and says what the bound admits. Knows no tensors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from synth.protocol import Stage
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """One stage in one precision, against single precision.
+
+    divergence: mean KL of this from single precision's distribution, in nats.
+    agreement: share of positions whose likeliest token is the same, in [0, 1].
+    """
+
+    divergence: float
+    agreement: float
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the bound admits it."""
+        return self.divergence <= BOUND.divergence and self.agreement >= BOUND.agreement
+
+
+BOUND: Final = Fidelity(divergence=0.01, agreement=0.9)
+
+# Measured by `python -m synth bench --quality --seconds 4` on random weights of the small size,
+# whose logits are steep. int8's fine stage is in bfloat16.
+RECORDED: Final[Mapping[str, Mapping[Stage, Fidelity]]] = {
+    "bf16": {
+        Stage.SEMANTIC: Fidelity(0.0025, 0.975),
+        Stage.COARSE: Fidelity(0.0018, 0.965),
+        Stage.FINE: Fidelity(0.0012, 0.969),
+    },
+    "int8": {
+        Stage.SEMANTIC: Fidelity(0.0165, 0.940),
+        Stage.COARSE: Fidelity(0.0140, 0.910),
+        Stage.FINE: Fidelity(0.0012, 0.969),
+    },
+}
+
+
+def admits(figures: Mapping[Stage, Fidelity]) -> bool:
+    """Whether the bound admits a precision of which these are all stages."""
+    return all(stage.is_within for stage in figures.values())
