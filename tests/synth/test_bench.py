@@ -1,63 +1,67 @@
-"""The benchmark's contenders do the same work, and its table says what was measured."""
+"""The benchmark's command, from its options to its tables, its JSON and its picture."""
 
-from collections.abc import Callable
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from synth import bench, contenders
-from synth.bench import Times, measure, random_history, table
-from synth.contenders import Contender
-from synth.protocol import RANDOM_MODEL, HistoryPrompt, Stage
-from tests.synth.tiny import NARROW, tiny_checkpoint
-
-TOKENS = 12
-CHECKPOINT = tiny_checkpoint(NARROW)
+from synth import bench
+from synth.bench import case_for
+from synth.protocol import RANDOM_MODEL, Stage
+from synth.vocab import BARK_SMALL
+from tests.synth.tiny import RANDOM
 
 
-def ours(history: HistoryPrompt | None) -> Contender:
-    return contenders.ours(CHECKPOINT, TOKENS, history, precision="fp32", device="cpu")
-
-
-def suno(history: HistoryPrompt | None) -> Contender:
-    return contenders.suno(CHECKPOINT, TOKENS, history)
-
-
-def transformers(history: HistoryPrompt | None) -> Contender:
-    return contenders.transformers(CHECKPOINT, TOKENS, history, dtype=torch.bfloat16)
-
-
-@pytest.mark.parametrize("build", [ours, suno, transformers])
-@pytest.mark.parametrize("voiced", [False, True])
-def test_every_contender_makes_a_clip_stage_by_stage(
-    build: Callable[[HistoryPrompt | None], Contender], voiced: bool
+@pytest.mark.parametrize(
+    ("seconds", "jobs", "tokens", "clips"), [(5, 1, 250, 1), (15, 8, 748, 8), (60, 2, 748, 8)]
+)
+def test_a_clip_longer_than_an_utterance_is_several(
+    seconds: float, jobs: int, tokens: int, clips: int
 ) -> None:
-    times = Times()
-    measure(build(random_history(NARROW) if voiced else None), times)
-    for stage in Stage:
-        assert len(times.wall[stage]) == 1 and times.wall[stage][0] > 0
-        assert times.cpu[stage][0] >= 0
+    case = case_for(seconds, BARK_SMALL, jobs)
+    assert (case.tokens, case.jobs) == (tokens, clips)
+    assert case.audio_s(BARK_SMALL) == pytest.approx(seconds * jobs, rel=0.01)
 
 
-def test_the_table_shows_medians() -> None:
-    times = Times()
-    for stage in Stage:
-        times.cpu[stage] = [1.0, 9.0, 2.0]
-        times.wall[stage] = [3.0, 3.5, 30.0]
-    lines = table({"ours": times}, audio_s=4.0).splitlines()
-    assert lines[2] == "| ours | 2.00 | 2.00 | 2.00 | 2.00 | 8.0 | 14.0 | 2.00 |"
-
-
-def test_the_command_measures_this_engine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_this_engine_in_a_process_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     threads = torch.get_num_threads()
+    given = "--seconds 0.5 --repeats 2 --threads 1 --jobs 2 --only ours-fp32 --lengths 0.5 1"
+    pytest.importorskip("matplotlib")
     try:
         status = bench.main(
-            ["--model", "random", "--seconds", "0.5", "--repeats", "1", "--only", "ours-fp32"]
+            ["--model", RANDOM_MODEL, *given.split(), "--batches", "1", "2"]
+            + ["--json", str(tmp_path / "all.json"), "--plot", str(tmp_path / "all.png")]
         )
     finally:
         torch.set_num_threads(threads)
     out = capsys.readouterr().out
-    assert status == 0 and "0.49 s of audio" in out and "| ours-fp32 |" in out
+    assert status == 0 and "0.49 s of audio, 2 at once" in out and "GB/s" in out
+    assert [line for line in out.splitlines() if line.startswith("| ours-fp32 |")]
+    values = json.loads((tmp_path / "all.json").read_text())
+    assert {(r["jobs"], round(r["audio_s"], 2)) for r in values["results"]} == {
+        (jobs, round(case_for(seconds, RANDOM, jobs).audio_s(RANDOM), 2))
+        for seconds, jobs in ((0.5, 2), (0.5, 1), (1, 1))
+    }
+    for result in values["results"]:
+        assert len(result["samples"]) == 2
+        for sample in result["samples"]:
+            assert set(sample["cpu"]) == set(Stage) and min(sample["cpu"].values()) >= 0
+            assert sample["peak_bytes"] > 50e6
+    assert (tmp_path / "all.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_what_cannot_be_had_is_named_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """The process that tried ends, and the others go on."""
+    given = ["--model", RANDOM_MODEL, "--only", "ours-int8", "--device", "meta", "--threads", "1"]
+    threads = torch.get_num_threads()
+    try:
+        assert bench.main(given) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert "ours-int8 is left out: There is no device 'meta'" in capsys.readouterr().out
 
 
 def test_a_model_that_is_not_there_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +74,18 @@ def test_streaming_and_quality_are_told_in_place_of_stages(
 ) -> None:
     threads = torch.get_num_threads()
     try:
-        given = ["--quality", "--streaming", "--model", RANDOM_MODEL, "--voice", "--repeats", "1"]
+        given = [
+            "--quality",
+            "--seconds",
+            "1",
+            "--streaming",
+            "--model",
+            RANDOM_MODEL,
+            "--voice",
+            "full",
+            "--repeats",
+            "1",
+        ]
         assert bench.main(given) == 0
     finally:
         torch.set_num_threads(threads)
@@ -81,3 +96,5 @@ def test_streaming_and_quality_are_told_in_place_of_stages(
     assert set(means) == set(kinds)
     shares = [float(cell.strip(" %")) for cell in means["same noise"].split("|")[4:6]]
     assert all(0 < share < 100 for share in shares)
+    assert [line for line in lines if line.startswith("| bf16 | coarse | ")]
+    assert [line for line in lines if line.startswith("Bound:") and "fp32" in line]

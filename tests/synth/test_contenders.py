@@ -1,0 +1,32 @@
+"""The benchmark's contenders do the same work."""
+
+from collections import Counter
+
+import pytest
+
+from synth.bench import random_history
+from synth.contenders import NAMES, Case, build
+from synth.linear import int8_limit
+from synth.protocol import Stage
+from tests.synth.tiny import NARROW, tiny_checkpoint
+
+TOKENS = 12
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("voiced", [False, True])
+def test_every_contender_makes_clips_stage_by_stage(name: str, voiced: bool) -> None:
+    """One or all of the jobs; each asserts itself that it made as many tokens as it was told."""
+    if name == "ours-int8" and not int8_limit():
+        pytest.skip("no 8 bit products on this machine")
+    stages: Counter[Stage] = Counter()
+    history = random_history(NARROW) if voiced else None
+    contender = build(name, tiny_checkpoint(NARROW))
+    made = contender.make(Case(TOKENS, 2, history), lambda stage: stages.update([stage]))
+    assert made == (2 if name.startswith("ours") or name.endswith("batch") else 1)
+    assert set(stages) == set(Stage)
+
+
+def test_the_length_is_that_of_all_clips() -> None:
+    assert Case(250).audio_s(NARROW) == pytest.approx(375 / 75)
+    assert Case(250, 8).audio_s(NARROW) == pytest.approx(8 * 375 / 75)
