@@ -50,6 +50,7 @@ class SynthSection(Section):
     device: Literal["auto", "cuda", "cpu", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     turbo: bool = False
+    graphs: bool = True
     slots: int = Field(default=0, ge=0, le=256)
     threads: int = Field(default=0, ge=0, le=1024)
     rerolls: int = Field(default=2, ge=0, le=10)

@@ -96,6 +96,7 @@ def worker_settings(settings: Settings) -> WorkerSettings:
         device=settings.synth.device,
         precision=settings.synth.precision,
         turbo=settings.synth.turbo,
+        graphs=settings.synth.graphs,
         slots=settings.synth.slots or None,
         threads=settings.synth.threads or None,
         log_level=logging.getLevelNamesMapping()[settings.log_level.upper()],

@@ -164,6 +164,7 @@ def _load(options: argparse.Namespace) -> "Bark":
             device=options.device,
             precision=options.precision,
             turbo=options.turbo,
+            graphs=options.graphs,
             threads=options.threads,
         )
 
@@ -472,6 +473,9 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16, int8")
     machine.add_argument(
         "--turbo", action="store_true", help="less work by windows that are not Bark's own"
+    )
+    machine.add_argument(
+        "--no-graphs", action="store_false", dest="graphs", help="launch each kernel by itself"
     )
     machine.add_argument("--threads", type=int, help="CPU threads; one a core if not given")
 

@@ -97,6 +97,7 @@ class Bark:
         device: str = "auto",
         precision: str = "auto",
         turbo: bool = False,
+        graphs: bool = True,
         threads: int | None = None,
         slots: int = 4,
     ) -> "Bark":
@@ -107,6 +108,7 @@ class Bark:
         device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32",
         "bf16", "fp16" (CUDA) or "int8" (CPU).
         turbo: less work for a clip, by windows that are not Bark's own (`synth.turbo`).
+        graphs: on CUDA, replay decode steps as graphs.
         threads: for the CPU; None leaves torch's choice, one a core.
         slots: utterances and takes worked on at once, each with caches of its own.
         Raises InvalidRequest that says what is missing and how to get it.
@@ -120,6 +122,7 @@ class Bark:
             Pipeline(
                 build_model(checkpoint, device=device, precision=precision, turbo=turbo),
                 slots=slots,
+                graphs=graphs,
             )
         )
 

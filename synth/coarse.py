@@ -137,6 +137,10 @@ class CoarseStage:
         self._fed: list[Ids] = [np.zeros(0, dtype=np.int64)] * slots  # ids behind the live cache
         self.prefilled = 0  # positions computed by prefills so far, for tests and the benchmark
 
+    def record_steps(self) -> None:
+        """Replay decode steps as CUDA graphs."""
+        self._stepper.record_steps()
+
     def open(self, slot: int, sampling: Sampling, utterance: int) -> None:
         """Give the slot to a new job."""
         temperature = sampling.waveform_temperature

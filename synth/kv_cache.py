@@ -89,9 +89,10 @@ class DecodeEach:
 
 
 class DecodeMasked:
-    """Attend for one new position in every slot at once, positions read on the device (CUDA).
+    """Attend for one new position in the first slots at once, positions read on the device (CUDA).
 
-    `position` is (B,); `span` positions are looked at and those past a slot's own are masked.
+    `position` is (B,), of as many slots; `span` positions are looked at and those past a slot's own
+    are masked.
     """
 
     def __init__(self, cache: KVCache, position: Tensor, span: int) -> None:
@@ -102,7 +103,8 @@ class DecodeMasked:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v: (B, H, D) -> (B, C)."""
-        keys, values = self._cache.k[layer], self._cache.v[layer]
+        wide = len(self._slots)
+        keys, values = self._cache.k[layer, :wide], self._cache.v[layer, :wide]
         keys[self._slots, :, self._position] = k.to(self._cache.dtype)
         values[self._slots, :, self._position] = v.to(self._cache.dtype)
         y = F.scaled_dot_product_attention(

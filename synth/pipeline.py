@@ -41,9 +41,14 @@ class Pipeline:
     """Jobs in slots over one model. Not thread-safe: one thread owns it."""
 
     def __init__(
-        self, model: Model, *, slots: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        model: Model,
+        *,
+        slots: int = 1,
+        graphs: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Allocates the caches of `slots` slots."""
+        """Allocates the caches of `slots` slots. graphs: on CUDA, replay decode steps as graphs."""
         if slots < 1:
             raise InvalidRequest(f"There must be at least 1 slot, not {slots}.")
         self.model = model
@@ -53,6 +58,9 @@ class Pipeline:
             self._semantic = SemanticStage(model.semantic, model.config, slots=slots)
             self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
             self._fine = FineStage(model.fine, model.config)
+        if graphs and model.device.type == "cuda":
+            self._semantic.record_steps()
+            self._coarse.record_steps()
         self._jobs: list[Job | None] = [None] * slots
         self._stage_turn = 0
         self._turns = {stage: Turns() for stage in Stage}

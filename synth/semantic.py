@@ -68,6 +68,10 @@ class SemanticStage:
             end_row=config.semantic.vocab,
         )
 
+    def record_steps(self) -> None:
+        """Replay decode steps as CUDA graphs."""
+        self._stepper.record_steps()
+
     def start(
         self,
         slot: int,

@@ -2,7 +2,7 @@
 
 All state is [B slots] and lives on the device: the pending token, its position, the step counter,
 how to sample, an exec mask (who advances) and a reset mask (who starts afresh). `run(k)` calls the
-same body k times without looking at a result; a captured CUDA graph can take the body's place.
+same body k times without looking at a result; a recorded CUDA graph takes the body's place there.
 The host learns k steps' tokens at once and drops those past an end. Knows nothing of jobs.
 
 Shape letters: B slots, R rows of this run, T positions, C width, V vocabulary.
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
+from synth.step_graphs import Record, StepGraphs
 from synth.transformer import Attend, Transformer
 
 
@@ -33,6 +34,8 @@ class Draw:
     may_end: bool = False
 
 
+# How many slots, the first ones, a masked step works on: the least of these that holds all active.
+_WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SCORED_AT_ONCE = 128  # positions; the logits of all would be 30 MB
 
 
@@ -49,8 +52,9 @@ class Stepper:
 
     `heads` are output projections used in turn, step by step (coarse: one a codebook); head h's
     row r stands for token `offsets[h] + r`, which is what is fed back. With `end_row`, that row
-    of the head ends the sequence. `masked` makes every step the same work for all slots, whoever
-    is active, as a captured graph needs it: the default on CUDA; elsewhere idle slots cost nothing.
+    of the head ends the sequence. `masked` makes every step the same work for its slots, whoever
+    is active, as a recorded graph needs it: the default on CUDA; elsewhere idle slots cost nothing.
+    `graphs` stand in for the body of masked steps; `record_steps()` makes them for CUDA.
     """
 
     def __init__(
@@ -92,6 +96,12 @@ class Stepper:
         self.top_p = state(torch.float32, torch.inf)
         self.min_eos_p = state(self._float, torch.inf)
         self.may_end = state(torch.bool)
+        self.graphs: StepGraphs | None = None
+
+    def record_steps(self, record: Record | None = None) -> None:
+        """From now on, record masked steps and replay them. record: None for CUDA graphs."""
+        assert self._masked
+        self.graphs = StepGraphs((self.token, self.position, self.step), record)
 
     def open(self, slot: int, how: Draw) -> None:
         """Give the slot to a new sequence: counters at zero, nothing live, sampling as `how`."""
@@ -163,7 +173,7 @@ class Stepper:
         tokens: list[Tensor] = []
         ended: list[Tensor] = []
         for step in range(k):
-            token, end = self._body(rows, step % len(self._heads))
+            token, end = self._step(rows, step % len(self._heads))
             tokens.append(token)
             ended.append(end)
             for slot in slots:
@@ -175,26 +185,40 @@ class Stepper:
         return Chunk(made, ends)
 
     def _rows(self, slots: Sequence[int]) -> "_Rows":
-        taken = list(range(self.slots)) if self._masked else list(slots)
-        every = taken == list(range(self.slots))
+        taken = list(slots)
+        if self._masked:
+            wide = next((w for w in _WIDTHS if w > max(slots)), self.slots)
+            taken = list(range(min(wide, self.slots)))
+        first = taken == list(range(len(taken)))
         draws = [self._draws[slot] for slot in taken]
         return _Rows(
             active=list(slots),
             slots=taken,
-            index=slice(None) if every else torch.tensor(taken, device=self._device),
+            index=slice(len(taken)) if first else torch.tensor(taken, device=self._device),
             filter_p=any(how.top_p < 1 for how in draws),
             filter_k=any(how.top_k for how in draws),
             all_greedy=all(how.temperature <= 0 for how in draws),
             all_may_end=all(how.may_end for how in draws),
         )
 
-    def _body(self, rows: "_Rows", turn: int) -> tuple[Tensor, Tensor]:
+    def _step(self, rows: "_Rows", turn: int) -> tuple[Tensor, Tensor]:
+        """One step of the rows, by its graph where there is one."""
+        span = 0
+        if self._masked:
+            longest = max(self.live[slot] for slot in rows.active)
+            span = span_for(longest + 1, self.cache.context)
+        if self.graphs is None:
+            return self._body(rows, turn, span)
+        key = (len(rows.slots), turn, span, rows.rules)
+        return self.graphs.step(key, lambda: self._body(rows, turn, span))
+
+    def _body(self, rows: "_Rows", turn: int, span: int) -> tuple[Tensor, Tensor]:
         """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,)."""
         index = rows.index
         # A slot that has used up the context may still be an idle row.
         position = self.position[index].clamp(max=self.cache.context - 1)
         x = self._transformer.wtes[0][self.token[index]] + self._transformer.wpe[position]
-        logits = self._heads[turn](self._transformer(x, self._attend(rows, position)))
+        logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
         row, end = self._sample(logits.to(self._float), rows)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
@@ -202,10 +226,8 @@ class Stepper:
         self.step[index] += advance
         return row, end
 
-    def _attend(self, rows: "_Rows", position: Tensor) -> Attend:
+    def _attend(self, rows: "_Rows", position: Tensor, span: int) -> Attend:
         if self._masked:
-            longest = max(self.live[slot] for slot in rows.active)
-            span = span_for(longest + 1, self.cache.context)
             return DecodeMasked(self.cache, position, span)
         return DecodeEach(self.cache, rows.slots, [self.live[slot] for slot in rows.slots])
 
@@ -238,9 +260,14 @@ class _Rows:
     """What holds for all steps of one run: which slots are rows, and what sampling must do."""
 
     active: list[int]
-    slots: list[int]  # the rows; all slots where idle ones take part
+    slots: list[int]  # the rows; the first so many where idle ones take part
     index: slice | Tensor
     filter_p: bool
     filter_k: bool
     all_greedy: bool
     all_may_end: bool
+
+    @property
+    def rules(self) -> tuple[bool, ...]:
+        """What sampling does, the same for every row."""
+        return self.filter_p, self.filter_k, self.all_greedy, self.all_may_end

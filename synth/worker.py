@@ -26,6 +26,7 @@ class WorkerSettings:
     device: str = "auto"
     precision: str = "auto"
     turbo: bool = False
+    graphs: bool = True  # on CUDA, replay decode steps as graphs
     slots: int | None = None  # None: by device
     threads: int | None = None  # None: one for each physical core this process may use
     log_level: int = logging.INFO
@@ -67,7 +68,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
     )
     config = model.config
     slots = settings.slots or _slots_for(model)
-    pipeline = BarkPipeline(model, slots=slots)
+    pipeline = BarkPipeline(model, slots=slots, graphs=settings.graphs)
     voices = voice_book(config)
     # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
     short = Sampling(max_seconds=0.2, early_stop=False)

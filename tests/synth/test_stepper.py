@@ -1,5 +1,7 @@
 """Slots: cached equals uncached, and what is in one slot is nobody else's business."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from synth.kv_cache import KVCache, Prefill
 from synth.sampling import noise_key
+from synth.step_graphs import Body, Recorded
 from synth.stepper import Draw, Stepper
 from synth.transformer import Transformer
 from tests.synth.tiny import NARROW, ODD, RANDOM, tiny_model
@@ -133,9 +136,26 @@ def test_the_number_of_steps_at_a_time_changes_nothing() -> None:
     np.testing.assert_array_equal(single, chunks)
 
 
-def test_the_same_work_for_all_slots_gives_the_same_tokens() -> None:
-    """What a captured graph does: idle slots take part and stand still, even a full one."""
+def play_back(body: Body, state: Sequence[Tensor]) -> Recorded:
+    """As a CUDA graph does: whatever the host decided when it was recorded is repeated."""
+    before = [tensor.clone() for tensor in state]
+    outputs = body()
+    for tensor, held in zip(state, before, strict=True):
+        tensor.copy_(held)
+
+    def replay() -> None:
+        for place, made in zip(outputs, body(), strict=True):
+            place.copy_(made)
+
+    return Recorded(replay, outputs)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_same_work_for_all_slots_gives_the_same_tokens(recorded: bool) -> None:
+    """What a recorded graph does: idle slots take part and stand still, even a full one."""
     each, masked = stepper(4), stepper(4, masked=True)
+    if recorded:
+        masked.record_steps(play_back)
     context = ODD.semantic_shape.context
     with torch.inference_mode():
         for s in (each, masked):
@@ -144,12 +164,69 @@ def test_the_same_work_for_all_slots_gives_the_same_tokens() -> None:
             s.open(3, Draw(0, 0.0))
             full = ids(9, context)
             s.prefill(3, s.embed(full), 1)
-        for slots in ([1], [0, 2], [0, 1, 2], [2]):
+        for slots in ([1], [0, 2], [0, 1, 2], [2], [0], [1]):
             one, other = each.run(11, slots), masked.run(11, slots)
             np.testing.assert_array_equal(one.tokens, other.tokens)
             np.testing.assert_array_equal(one.ended, other.ended)
         assert masked.position.tolist() == each.position.tolist()
         assert masked.position[3] == context and masked.live == each.live
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_two_heads_take_turns_in_graphs_too(recorded: bool) -> None:
+    transformer = tiny_model(ODD, "fp64").coarse
+    heads = [transformer.heads[0][at : at + 64] for at in (0, 64)]
+    each = Stepper(transformer, heads, [0, 64], slots=3)
+    masked = Stepper(transformer, heads, [0, 64], slots=3, masked=True)
+    if recorded:
+        masked.record_steps(play_back)
+    with torch.inference_mode():
+        for s in (each, masked):
+            for slot in range(3):
+                begin(s, slot, slot)
+        for slots in ([0], [0, 1, 2], [1]):
+            np.testing.assert_array_equal(masked.run(12, slots).tokens, each.run(12, slots).tokens)
+
+
+def test_where_nothing_can_be_recorded_steps_are_made_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(body: Body, state: Sequence[Tensor]) -> Recorded:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    each, masked = stepper(2), stepper(2, masked=True)
+    masked.record_steps(refuse)
+    with torch.inference_mode():
+        for s in (each, masked):
+            begin(s, 0, 5)
+        np.testing.assert_array_equal(masked.run(9, [0]).tokens, each.run(9, [0]).tokens)
+    assert [record.message for record in caplog.records] == [
+        "steps cannot be recorded (operation not permitted when stream is capturing): "
+        "made without CUDA graphs"
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("slots", [1, 2, 4, 8, 16])
+def test_graphs_of_every_width_give_the_tokens_of_single_kernels(slots: int) -> None:
+    from synth.model import build_model
+    from tests.synth.tiny import tiny_checkpoint
+
+    model = build_model(tiny_checkpoint(ODD), device="cuda", precision="fp64")
+    plain, graphed = (
+        Stepper(model.semantic, [model.semantic.heads[0]], [0], slots=slots, end_row=413)
+        for _ in range(2)
+    )
+    graphed.record_steps()
+    with torch.inference_mode():
+        for s in (plain, graphed):
+            for slot in range(slots):
+                begin(s, slot, slot, Draw(noise_key(slot), 0.9, top_k=slot % 3 * 10))
+        for active in (range(slots), [slots - 1], range(0, slots, 2)):
+            np.testing.assert_array_equal(
+                graphed.run(40, list(active)).tokens, plain.run(40, list(active)).tokens
+            )
+    assert graphed.graphs is not None and graphed.graphs.records
 
 
 @pytest.mark.gpu
