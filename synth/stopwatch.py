@@ -4,6 +4,7 @@ A child is started afresh (spawned) and shares nothing with the others: threads,
 All are children of the benchmark, with the same number of threads, and only one works at a time.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -73,6 +74,14 @@ def _forget_peak() -> None:
     try:
         _CLEAR.write_text("5")
     except OSError:
+        pass
+
+
+def _give_back() -> None:
+    """Let the allocator return what loading needed for a while (glibc keeps it)."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
         pass
 
 
@@ -151,6 +160,7 @@ def _serve(end: Any, name: str, source: str, threads: int, device: str) -> None:
         return
     checkpoint = None  # each has its own copy of what it needs
     gc.collect()
+    _give_back()
     end.send("")
     while True:
         try:
