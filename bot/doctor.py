@@ -110,11 +110,8 @@ async def _model(settings: Settings) -> Check:
         except SynthError as error:
             return Check("model", False, str(error))
     voices = len(ready.voices)
-    return Check(
-        "model",
-        True,
-        f"{ready.model} loads on {ready.device} ({ready.precision}) and has {voices} voices",
-    )
+    found = f"{ready.model} loads on {ready.device} ({ready.precision}) and has {voices} voices"
+    return Check("model", True, f"{found}; {ready.memory}" if ready.memory else found)
 
 
 def _invite(token: str) -> Check:

@@ -178,6 +178,7 @@ class Ready:
     device: str
     precision: str
     notice: str = ""  # one sentence for users, when the model is not the real Bark
+    memory: str = ""  # how a GPU's memory is used, for who runs the bot
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from synth.errors import InvalidRequest
+from synth.memory_plan import MemoryPlan, plan_memory
 from synth.protocol import HistoryPrompt, Limits, Ready, Sampling, Submit
 from synth.scheduler import Pipeline
+from synth.vocab import ModelConfig
 
-if TYPE_CHECKING:
-    from synth.model import Model
+logger = logging.getLogger(__name__)
+
+_CPU_SLOTS = 2  # the next job starts while one is at its end; memory is the host's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,15 @@ def load_engine(settings: WorkerSettings) -> Engine:
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
         torch.set_num_threads(settings.threads or usable_cores())
     checkpoint = open_checkpoint(settings.model)
+    device, plan = _place(settings, checkpoint.config)
     model = build_model(
         checkpoint,
-        device=settings.device,
+        device=device,
         precision=settings.precision,
         turbo=settings.turbo,
     )
     config = model.config
-    slots = settings.slots or _slots_for(model)
+    slots = settings.slots or (plan.slots if plan else _CPU_SLOTS)
     pipeline = BarkPipeline(model, slots=slots, graphs=settings.graphs)
     voices = voice_book(config)
     # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
@@ -85,22 +89,34 @@ def load_engine(settings: WorkerSettings) -> Engine:
         device=str(model.device),
         precision=model.precision.name,
         notice=notice_of(config),
+        memory=str(plan or ""),
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
 
 
-def _slots_for(model: "Model") -> int:
-    """As many slots as a device has room for, by the two key-value caches each of them needs."""
+def _place(settings: WorkerSettings, config: ModelConfig) -> tuple[str, MemoryPlan | None]:
+    """The device to load onto, and the plan for its memory where that is a GPU's.
+
+    Raises InvalidRequest when a GPU is asked for that has no room.
+    """
     import torch
 
-    if model.device.type != "cuda":
-        return 2  # the next job starts while one is at its end; memory is the host's own
-    shapes = (model.config.semantic_shape, model.config.coarse_shape)
-    numbers = sum(2 * shape.n_layer * shape.context * shape.width for shape in shapes)
-    free_bytes, _ = torch.cuda.mem_get_info(model.device)
-    reserve_bytes = 2**30  # activations of a fine window and a codec decode, and the display
-    slot_bytes = numbers * model.precision.decoding.cache_dtype.itemsize
-    return max(1, min(16, (free_bytes - reserve_bytes) // slot_bytes))
+    from synth.model import pick_device
+
+    device = pick_device(settings.device)
+    if device.type != "cuda":
+        return settings.device, None
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    plan = plan_memory(config, free_bytes, 4 if settings.precision == "fp32" else 2)
+    if plan.slots:
+        return settings.device, plan
+    if settings.device == "auto":
+        logger.warning("The GPU has no room for %s (%s): the CPU is used.", config.name, plan)
+        return "cpu", None
+    raise InvalidRequest(
+        f"The GPU has no room for {config.name} ({plan}): end what else uses it, take "
+        "suno/bark-small, or set the device to cpu."
+    )
 
 
 def usable_cores() -> int:
