@@ -13,7 +13,7 @@ from synth.vocab import ModelConfig
 def check() -> None:
     """Raise InvalidRequest when matplotlib is not installed, before hours are spent."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InvalidRequest(
             "--plot needs matplotlib: pip install 'bark-for-discord[bench]'."
@@ -31,7 +31,7 @@ def draw(
 
     Left: CPU seconds of clips of some lengths. Right: CPU seconds a second of audio, by jobs.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
