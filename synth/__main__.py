@@ -311,22 +311,21 @@ class StageBars:
 
 
 def voices(options: argparse.Namespace) -> int:
-    """List the voices of a model, or of Bark when no model is named."""
-    from synth.vocab import BARK
-    from synth.voices import VoiceBook
+    """List the voices of a model, or all that ship with the package when no model is named."""
+    from synth.voices import shipped_voices
 
-    book = VoiceBook(BARK) if options.model is None else _book_of(options.model)
+    infos = shipped_voices() if options.model is None else _book_of(options.model).infos
     wanted = (options.filter or "").lower()
     found = [
         info
-        for info in book.infos
+        for info in infos
         if wanted in info.name.lower()
         and options.language in (None, info.language)
         and options.gender in (None, info.gender.value)
     ]
     if not found:
         raise InvalidRequest(
-            "No voice fits: leave out a filter." if book.infos else "This model has no voices."
+            "No voice fits: leave out a filter." if infos else "This model has no voices."
         )
     for info in found:
         print(f"{info.name:20} {info.language:3} {info.gender.value:8} {info.duration_s:5.1f} s")
@@ -364,7 +363,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("filter", nargs="?", help="part of a name, as en_speaker")
     listing.add_argument("--language", help="a code, as en")
     listing.add_argument("--gender", choices=["female", "male", "unknown"])
-    listing.add_argument("--model", help="whose voices; Bark's if not given")
+    listing.add_argument("--model", help="whose voices; all that ship if not given")
     listing.set_defaults(run=voices)
 
     loading = commands.add_parser("fetch", help="download a model from the Hugging Face hub")

@@ -16,8 +16,9 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-# Names the small seeded random model: noise, no speech; for the demo and for tests.
-AUTO_MODEL = "auto"  # the best of Bark's that is on this machine, else the built-in one
+# Stands for the best of Bark's that is on this machine, else for the built-in one.
+AUTO_MODEL = "auto"
+# Names the small seeded random model: noise, no speech; for tests and measurements.
 RANDOM_MODEL = "random"
 # Names the small English model that ships inside the package (`synth/nano`).
 BUILT_IN_MODEL = "nano"

@@ -1,6 +1,6 @@
 """A small random model with a made-up vocabulary: every part real, and the sound is noise.
 
-For the demo and for tests, where no checkpoint is at hand. The same config and seed give the same
+For tests and measurements. The same config and seed give the same
 weights on any machine. Knows nothing of how a model is used.
 """
 

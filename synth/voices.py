@@ -84,11 +84,15 @@ class VoiceBook:
         raise InvalidRequest(f"There is no voice {_short(name)!r}; the nearest are {offer}.")
 
 
-def shipped_voice(name: str) -> VoiceInfo | None:
-    """What is known of a voice that ships with the package, for whichever model it is."""
+def shipped_voices() -> tuple[VoiceInfo, ...]:
+    """The voices that ship with the package, Bark's first, for whichever model they are."""
     tables = (folder / TABLE_FILE for folder in PACKS)
-    rows = (row for table in tables if table.is_file() for row in _rows(table))
-    return next((row.info for row in rows if row.info.name.lower() == name.lower()), None)
+    return tuple(row.info for table in tables if table.is_file() for row in _rows(table))
+
+
+def shipped_voice(name: str) -> VoiceInfo | None:
+    """What is known of the voice of that name, upper and lower case alike."""
+    return next((info for info in shipped_voices() if info.name.lower() == name.lower()), None)
 
 
 def _short(name: str) -> str:

@@ -285,7 +285,11 @@ def test_input_that_is_no_text_is_named(
 
 def test_voices_are_listed_and_filtered(capsys) -> None:
     assert command.main(["voices"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 271
+    assert len(capsys.readouterr().out.splitlines()) == 271 + 4
+    for given in (["voices", "nano/"], ["voices", "--model", "nano"]):
+        assert command.main(given) == 0
+        names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert names == ["nano/ada", "nano/bruno", "nano/clio", "nano/dario"]
     assert command.main(["voices", "v2", "--language", "ja", "--gender", "female"]) == 0
     assert capsys.readouterr().out.startswith("v2/ja_speaker_0      ja  female     5.9 s\n")
 
