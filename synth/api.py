@@ -22,7 +22,7 @@ from synth.checkpoints import open_checkpoint
 from synth.dialogue import complete_cast, utterances_of
 from synth.errors import InvalidRequest, JobTimeout
 from synth.longform import Utterance, language_of
-from synth.model import build_model
+from synth.model import build_model, place
 from synth.pipeline import Pipeline
 from synth.protocol import (
     AUTO_MODEL,
@@ -110,7 +110,8 @@ class Bark:
         turbo: less work for a clip, by windows that are not Bark's own (`synth.turbo`).
         graphs: on CUDA, replay decode steps as graphs.
         threads: for the CPU; None leaves torch's choice, one a core.
-        slots: utterances and takes worked on at once, each with caches of its own.
+        slots: utterances and takes worked on at once, each with caches of its own; fewer where a
+        GPU has no room for them.
         Raises InvalidRequest that says what is missing and how to get it.
         """
         if threads is not None:
@@ -118,13 +119,10 @@ class Bark:
                 raise InvalidRequest(f"There must be at least 1 thread, not {threads}.")
             torch.set_num_threads(threads)
         checkpoint = open_checkpoint(model or AUTO_MODEL)
-        return cls(
-            Pipeline(
-                build_model(checkpoint, device=device, precision=precision, turbo=turbo),
-                slots=slots,
-                graphs=graphs,
-            )
-        )
+        device, plan = place(checkpoint.config, device, precision)
+        built = build_model(checkpoint, device=device, precision=precision, turbo=turbo)
+        slots = min(slots, plan.slots) if plan else slots
+        return cls(Pipeline(built, slots=slots, graphs=graphs))
 
     @property
     def config(self) -> ModelConfig:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from synth.model import Checkpoint, Model, build_model
 from synth.protocol import HistoryPrompt, Stage
 from synth.stopwatch import Child
 from synth.vocab import ModelConfig
+from synth.worker import usable_cores
 
 _DEFAULT = tuple(name for name in NAMES if name != "transformers-fp32")
 _HISTORY_TOKENS = 350  # a whole window of history in every stage
@@ -64,17 +64,31 @@ def case_for(
     return Case(min(tokens, config.semantic.max_steps), jobs * pieces, history)
 
 
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if (value := kind(text)) > 0:
+            return value
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+
+    return parse
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m synth bench", description=__doc__)
     add = p.add_argument
     add("--model", default="small",
         help="small or large with random weights, or a name or folder")  # fmt: skip
-    add("--seconds", type=float, default=5.0, help="length of a clip")
-    add("--jobs", type=int, default=1,
+    add("--seconds", type=_positive(float), default=5.0, help="length of a clip")
+    add("--jobs", type=_positive(int), default=1,
         help="clips at once; peers without a batch make one, counted so many times")  # fmt: skip
-    add("--repeats", type=int, default=3, help="how often each case is made; medians are shown")
-    add("--threads", type=int, default=os.cpu_count() or 1,
-        help="CPU threads, the same for everybody; all processors by default")  # fmt: skip
+    add(
+        "--repeats",
+        type=_positive(int),
+        default=3,
+        help="how often each case is made; medians are shown",
+    )
+    add("--threads", type=_positive(int), default=usable_cores(),
+        help="CPU threads, the same for everybody; one a core by default")  # fmt: skip
     add("--device", default="cpu", help="for this engine; the peers run on the CPU")
     add("--voice", choices=("none", "full"), default="none", help="full: continue a full history")
     add("--only", nargs="+", choices=NAMES, default=_DEFAULT, metavar="NAME",
@@ -82,8 +96,14 @@ def parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write every sample there")
     add("--plot", type=Path, metavar="FILE",
         help="draw cost against clip length and jobs at once; measures all of it")  # fmt: skip
-    add("--lengths", nargs="+", type=float, default=_LENGTHS, help="for --plot: seconds")
-    add("--batches", nargs="+", type=int, default=_BATCHES, help="for --plot: jobs at once")
+    add("--lengths", nargs="+", type=_positive(float), default=_LENGTHS, help="for --plot: seconds")
+    add(
+        "--batches",
+        nargs="+",
+        type=_positive(int),
+        default=_BATCHES,
+        help="for --plot: jobs at once",
+    )
     add("--quality", action="store_true",
         help="in place of times: how far precisions and low latency are from exact")  # fmt: skip
     add("--streaming", action="store_true",
@@ -167,8 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.quality or options.streaming:
             _report_in_place(options, history, say)
             return 0
+        for path in (options.json, options.plot):
+            if path and not path.parent.is_dir():
+                raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
         if options.plot:
-            bench_plot.check()
+            bench_plot.check(options.plot)
         case = case_for(options.seconds, config, options.jobs, history)
         cases, lengths, batches = [case], list[Case](), list[Case]()
         if options.plot:

@@ -10,14 +10,17 @@ from synth.errors import InvalidRequest
 from synth.vocab import ModelConfig
 
 
-def check() -> None:
-    """Raise InvalidRequest when matplotlib is not installed, before hours are spent."""
+def check(path: Path) -> None:
+    """Raise InvalidRequest when no picture can be drawn there, before hours are spent."""
     try:
-        import matplotlib  # noqa: F401  # pyright: ignore[reportMissingImports]
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
         raise InvalidRequest(
             "--plot needs matplotlib: pip install 'bark-for-discord[bench]'."
         ) from None
+    kinds = FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in kinds:
+        raise InvalidRequest(f"{path} is no picture: end its name in .png, .svg or .pdf.")
 
 
 def draw(
@@ -31,7 +34,7 @@ def draw(
 
     Left: CPU seconds of clips of some lengths. Right: CPU seconds a second of audio, by jobs.
     """
-    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)

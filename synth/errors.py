@@ -1,4 +1,4 @@
-"""What can go wrong in synthesis, as three kinds a caller can tell apart.
+"""What can go wrong in synthesis, in kinds a caller can tell apart.
 
     SynthError
       InvalidRequest   the caller can fix it: the text names the value and the remedy
@@ -6,9 +6,13 @@
       JobTimeout       the job outlived its deadline and was ended
       JobCancelled     the job was called off by somebody other than its reader
       EngineFailed     ours: the engine crashed, ran out of memory or never came up
+      UnusableModel    there is no model to work with (the command line has a status for it)
 
 Every message is one plain sentence that is safe to show to a person.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SynthError(Exception):
@@ -38,3 +42,16 @@ class JobCancelled(SynthError):
 
 class EngineFailed(SynthError):
     """The synthesis process crashed, ran out of memory, or could not start."""
+
+
+class UnusableModel(SynthError):
+    """There is no model to work with, or it cannot be had."""
+
+
+@contextmanager
+def model_needed() -> Iterator[None]:
+    """Inside, whatever goes wrong is an UnusableModel."""
+    try:
+        yield
+    except SynthError as error:
+        raise UnusableModel(str(error)) from error

@@ -3,6 +3,7 @@
 Knows how to build one and which numbers must fit each other; nothing of jobs.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from synth.codec import Codec
 from synth.errors import InvalidRequest
+from synth.memory_plan import MemoryPlan, plan_memory
 from synth.precision import Precision, pick_precision
 from synth.tokenizer import Tokenizer
 from synth.transformer import Transformer, build_transformer
 from synth.turbo import hurried
 from synth.vocab import ModelConfig
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint(Protocol):
@@ -103,6 +107,30 @@ def check_config(config: ModelConfig) -> None:
     for what, broken in rules.items():
         if broken:
             raise InvalidRequest(f"The config of checkpoint {config.name} is wrong: {what}.")
+
+
+def place(
+    config: ModelConfig, device: str = "auto", precision: str = "auto"
+) -> tuple[str, MemoryPlan | None]:
+    """The device to load a model onto, and the plan for its memory where that is a GPU's.
+
+    "auto" is the CPU where the GPU has no room. Raises InvalidRequest when a GPU is named that has
+    none, and as `pick_device`.
+    """
+    where = pick_device(device)
+    if where.type != "cuda":
+        return device, None
+    free_bytes, _ = torch.cuda.mem_get_info(where)
+    plan = plan_memory(config, free_bytes, 4 if precision == "fp32" else 2)
+    if plan.slots:
+        return device, plan
+    if device == "auto":
+        log.warning("The GPU has no room for %s (%s): the CPU is used.", config.name, plan)
+        return "cpu", None
+    raise InvalidRequest(
+        f"The GPU has no room for {config.name} ({plan}): end what else uses it, take "
+        "suno/bark-small, or set the device to cpu."
+    )
 
 
 def largest_transformer(config: ModelConfig) -> int:

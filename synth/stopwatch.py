@@ -8,7 +8,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
-import resource
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from synth.model import Checkpoint
 from synth.protocol import Stage
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_GRACE_S = 5.0  # an idle child ends as soon as it hears that nobody asks any more
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -86,13 +87,18 @@ def _give_back() -> None:
 
 
 def peak_bytes() -> int:
-    """The largest resident set of this process since the peak was forgotten, or ever."""
+    """The largest resident set of this process since the peak was forgotten, or ever; 0 unknown."""
     try:
         line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most * (1 if os.uname().sysname == "Darwin" else 1024)
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024)
 
 
 class Child:
@@ -145,9 +151,12 @@ class Child:
             raise EngineFailed(f"The process of {self.name} died; is memory short?") from None
 
     def close(self) -> None:
-        """End the process and wait for it."""
+        """End the process and wait for it; one that is at work is not waited out."""
         self._end.close()
-        self._process.join()
+        self._process.join(_GRACE_S)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
 
 
 def _serve(end: Any, name: str, source: str, threads: int, device: str) -> None:

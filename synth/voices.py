@@ -84,6 +84,7 @@ class VoiceBook:
         raise InvalidRequest(f"There is no voice {_short(name)!r}; the nearest are {offer}.")
 
 
+@cache  # asked on the bot's event loop, and the tables never change
 def shipped_voices() -> tuple[VoiceInfo, ...]:
     """The voices that ship with the package, Bark's first, for whichever model they are."""
     tables = (folder / TABLE_FILE for folder in PACKS)

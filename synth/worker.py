@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from synth.errors import InvalidRequest
-from synth.memory_plan import MemoryPlan, plan_memory
 from synth.protocol import HistoryPrompt, Limits, Ready, Sampling, Submit
 from synth.scheduler import Pipeline
-from synth.vocab import ModelConfig
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +53,14 @@ def load_engine(settings: WorkerSettings) -> Engine:
     import torch
 
     from synth.checkpoints import open_checkpoint
-    from synth.model import build_model
+    from synth.model import build_model, place
     from synth.pipeline import Pipeline as BarkPipeline
     from synth.random_model import notice_of, voice_book
 
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
         torch.set_num_threads(settings.threads or usable_cores())
     checkpoint = open_checkpoint(settings.model)
-    device, plan = _place(settings, checkpoint.config)
+    device, plan = place(checkpoint.config, settings.device, settings.precision)
     model = build_model(
         checkpoint,
         device=device,
@@ -72,6 +69,9 @@ def load_engine(settings: WorkerSettings) -> Engine:
     )
     config = model.config
     slots = settings.slots or (plan.slots if plan else _CPU_SLOTS)
+    if plan and slots > plan.slots:
+        logger.warning("There is no room for %d clips at once: %s.", slots, plan)
+        slots = plan.slots
     pipeline = BarkPipeline(model, slots=slots, graphs=settings.graphs)
     voices = voice_book(config)
     # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
@@ -92,31 +92,6 @@ def load_engine(settings: WorkerSettings) -> Engine:
         memory=str(plan or ""),
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
-
-
-def _place(settings: WorkerSettings, config: ModelConfig) -> tuple[str, MemoryPlan | None]:
-    """The device to load onto, and the plan for its memory where that is a GPU's.
-
-    Raises InvalidRequest when a GPU is asked for that has no room.
-    """
-    import torch
-
-    from synth.model import pick_device
-
-    device = pick_device(settings.device)
-    if device.type != "cuda":
-        return settings.device, None
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    plan = plan_memory(config, free_bytes, 4 if settings.precision == "fp32" else 2)
-    if plan.slots:
-        return settings.device, plan
-    if settings.device == "auto":
-        logger.warning("The GPU has no room for %s (%s): the CPU is used.", config.name, plan)
-        return "cpu", None
-    raise InvalidRequest(
-        f"The GPU has no room for {config.name} ({plan}): end what else uses it, take "
-        "suno/bark-small, or set the device to cpu."
-    )
 
 
 def usable_cores() -> int:

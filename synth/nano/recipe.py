@@ -154,7 +154,7 @@ class Run:
 
 
 SEED = 1
-ADVERSARIAL_FROM = 2_000  # decoder step at which spectral losses have flattened
+ADVERSARIAL_FROM = 1_300  # decoder step at which spectral losses have flattened
 SHARD = 4_000  # utterances
 RUNS = {
     "semantic": Run(batch=7_000, learning_rate=1.5e-3, dropout=0.1),  # batch in positions

@@ -29,7 +29,6 @@ def test_the_command_measures_this_engine_in_a_process_of_its_own(
 ) -> None:
     threads = torch.get_num_threads()
     given = "--seconds 0.5 --repeats 2 --threads 1 --jobs 2 --only ours-fp32 --lengths 0.5 1"
-    pytest.importorskip("matplotlib")
     try:
         status = bench.main(
             ["--model", RANDOM_MODEL, *given.split(), "--batches", "1", "2"]
@@ -62,6 +61,34 @@ def test_what_cannot_be_had_is_named_and_left_out(capsys: pytest.CaptureFixture[
     finally:
         torch.set_num_threads(threads)
     assert "ours-int8 is left out: There is no device 'meta'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("--json gone/all.json", "The folder gone does not exist"),
+        ("--plot gone/all.png", "The folder gone does not exist"),
+        ("--plot all.txt", "end its name in .png"),
+    ],
+)
+def test_what_could_not_be_written_is_said_before_anything_is_measured(
+    given: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        assert bench.main(["--model", RANDOM_MODEL, *given.split()]) == 78
+    finally:
+        torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert says in out and "CPU s" not in out
+
+
+@pytest.mark.parametrize("option", ["--repeats", "--seconds", "--jobs", "--threads"])
+def test_nothing_is_no_amount(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.parser().parse_args([option, "0"])
+    assert "0 is not more than 0" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:

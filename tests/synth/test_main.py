@@ -16,7 +16,7 @@ from synth import __main__ as command
 from synth.api import Bark
 from synth.audio import find_ffmpeg
 from synth.errors import InvalidRequest
-from synth.protocol import Progress, Sampling, Stage, Streaming
+from synth.protocol import Sampling, Streaming
 from synth.vocab import BARK
 from synth.voices import load_npz
 from tests.synth import forged
@@ -174,32 +174,6 @@ def test_a_duration_cap_is_the_originals(folder: Path, place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("", Sampling()),
-        ("--temperature .6", Sampling(text_temperature=0.6, waveform_temperature=0.6)),
-        (
-            "--temperature 0",
-            Sampling(text_temperature=0, waveform_temperature=0, fine_temperature=0),
-        ),
-        (
-            "--temperature 0 --fine-temperature .3 --text-temperature .9",
-            Sampling(text_temperature=0.9, waveform_temperature=0, fine_temperature=0.3),
-        ),
-        (
-            "--waveform-temperature .8 --top-k 50 --top-p .9 --min-eos-p .05 --max-seconds 4",
-            Sampling(
-                waveform_temperature=0.8, top_k=50, top_p=0.9, min_eos_p=0.05, max_seconds=4.0
-            ),
-        ),
-    ],
-)
-def test_temperature_is_for_two_stages_and_for_all_at_zero(given: str, expected: Sampling) -> None:
-    options = command._parser().parse_args(["say", "x", *given.split()])
-    assert command.sampling_of(options) == expected
-
-
-@pytest.mark.parametrize(
     ("given", "status", "says"),
     [
         ("say Hello --model suno/bark", 78, "python -m synth fetch"),
@@ -316,22 +290,6 @@ def test_the_random_model_says_that_it_is_noise(place: Path, capsys) -> None:
     given = ["say", "Hello", "--model", "random", "--max-seconds", ".3", "-o", "a.wav"]
     assert command.main([*given, "--voice", "v2/en_speaker_6"]) == 0
     assert "noise, not speech" in capsys.readouterr().err
-
-
-def test_bars_follow_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal that does not know its size, as this one, there was nothing but empty lines."""
-    keyboard, screen = os.openpty()
-    with os.fdopen(keyboard, "rb", buffering=0) as seen, os.fdopen(screen, "w") as terminal:
-        monkeypatch.setattr("sys.stderr", terminal)
-        with command.StageBars() as bars:
-            for stage in Stage:
-                bars(Progress("say", stage, 0.5))
-                bars(Progress("say", stage, 1.0))
-        terminal.flush()
-        os.set_blocking(keyboard, False)
-        shown = b"".join(iter(lambda: seen.read(4096), None)).decode()
-    for stage in Stage:
-        assert f"{stage.value:8} 100%" in shown
 
 
 def test_ctrl_c_stops_with_nothing_half_written(folder: Path, place: Path) -> None:

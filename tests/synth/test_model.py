@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from synth import model
 from synth.errors import InvalidRequest
 from synth.model import build_model, check_config, pick_device
 from synth.vocab import BARK, BARK_SMALL, ModelConfig
@@ -60,3 +61,19 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_an_absent_device_is_named(name: str) -> None:
     with pytest.raises(InvalidRequest, match="device"):
         pick_device(name)
+
+
+@pytest.mark.parametrize("free_gb", [1.0, 7.4])
+def test_a_card_without_room_is_refused_or_left_alone(
+    free_gb: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card is made up: only what is decided about it is looked at."""
+    monkeypatch.setattr(model, "pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gb * 1e9, 8e9))
+    if free_gb > 3:
+        device, plan = model.place(BARK, "cuda")
+        assert device == "cuda" and plan and plan.slots == 16
+        return
+    assert model.place(BARK) == ("cpu", None)
+    with pytest.raises(InvalidRequest, match="no room for bark .1.0 GB are free"):
+        model.place(BARK, "cuda")

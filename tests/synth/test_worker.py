@@ -5,13 +5,10 @@ import os
 
 import numpy as np
 import pytest
-import torch
 
-from synth import model, worker
 from synth.client import ProcessBackend, SynthClient, WorkerSettings
 from synth.errors import InvalidRequest
 from synth.protocol import RANDOM_MODEL, Accepted, Audio, Done, Progress, Sampling, Stage, Streaming
-from synth.vocab import BARK
 from synth.worker import usable_cores
 
 TEXT = "Hello there, world"
@@ -77,20 +74,3 @@ async def test_a_model_that_does_not_exist_is_named_at_the_start() -> None:
 
 def test_at_least_one_core_is_used_and_no_more_than_there_are() -> None:
     assert 1 <= usable_cores() <= (len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1)
-
-
-@pytest.mark.parametrize("free_gb", [1.0, 7.4])
-def test_a_card_without_room_is_refused_or_left_alone(
-    free_gb: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The card is made up: only what is decided about it is looked at."""
-    monkeypatch.setattr(model, "pick_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gb * 1e9, 8e9))
-    auto, named = (WorkerSettings(model="suno/bark", device=d) for d in ("auto", "cuda"))
-    if free_gb > 3:
-        device, plan = worker._place(named, BARK)
-        assert device == "cuda" and plan and plan.slots == 16
-        return
-    assert worker._place(auto, BARK) == ("cpu", None)
-    with pytest.raises(InvalidRequest, match="no room for bark .1.0 GB are free"):
-        worker._place(named, BARK)
