@@ -98,7 +98,8 @@ def _semantic_logits(
     fed = np.concatenate([[model.config.text.infer], clip.semantic[:-1]]).astype(np.int64)
 
     def embed(ids: np.ndarray) -> Tensor:
-        return wte[torch.from_numpy(ids).to(wte.device)]
+        found = wte[torch.from_numpy(ids).to(wte.device)]
+        return found.to(model.semantic.precision.dtype)
 
     x = embed(model.tokenizer.encode(text).text_tokens)
     x = torch.cat([x + embed(history_block(history, model.config)), embed(fed)])

@@ -9,12 +9,20 @@ so a row's result does not depend on the rows beside it: the sums are whole numb
 Shape letters: N rows.
 """
 
+import logging
 from functools import cache
+from types import ModuleType
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+WITHOUT_KERNELS = "decode steps in 8 bits are made of torch's operations, which takes longer"
 
 _X_MOST = 127  # rows of x are scaled to [-127, 127]
 _X_ZERO = 128  # and moved up to be uint8: without AMX, oneDNN has no fast product of signed x
@@ -52,13 +60,16 @@ class Int8Linear(Linear):
         self.size_out, self._size_in = weight.shape
         scale = weight.abs().amax(1).clamp_(min=_LEAST) / most
         whole = (weight / scale[:, None]).round_().to(torch.int8)
-        # Packed for a decode step's single row, whose time it is that counts.
-        self._weight = torch.ops.onednn.qlinear_prepack(whole, [1, self._size_in])
+        self._pack(whole)
         # With the step of x in it: a kernel may multiply two scales in either order, and those for
         # one row and for several do not agree on it.
         self._scale = scale / _X_MOST
         self._zero = torch.zeros(self.size_out, dtype=torch.int64)
         self._most = torch.full((1,), float(_X_MOST))
+
+    def _pack(self, whole: Tensor) -> None:
+        """Lay out the whole numbers (out, in) for a single row, whose time it is that counts."""
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, [1, self._size_in])
 
     def __call__(self, x: Tensor) -> Tensor:
         y, scale = self._multiply(x)
@@ -85,6 +96,25 @@ class Int8Linear(Linear):
         return whole.view(torch.uint8).bitwise_xor_(_X_ZERO), scale
 
 
+class PackedInt8Linear(Int8Linear):
+    """The same, held a second time as a step of `fused_decode` reads it.
+
+    packed, scale (out,), shift (out,): see `int8_kernels`, which must be there.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight)
+        self.scale: npt.NDArray[np.float32] = self._scale.numpy()
+
+    def _pack(self, whole: Tensor) -> None:
+        super()._pack(whole)
+        kernels = int8_kernels()
+        assert kernels is not None
+        self.packed: npt.NDArray[np.int8] = kernels.pack(whole.numpy())
+        sums = whole.sum(1, dtype=torch.int32)
+        self.shift: npt.NDArray[np.int32] = (_X_ZERO * sums).to(torch.int32).numpy()
+
+
 def _product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """(x - 128) W^T * scale: x (N, in) uint8, scale (out,) -> (N, out) float32."""
     return torch.ops.onednn.qlinear_pointwise(
@@ -93,7 +123,7 @@ def _product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 
 class MakeLinear(Protocol):
-    """What makes of a weight (out, in) a product: `Linear` or `Int8Linear`."""
+    """What makes of a weight (out, in) a product: one of the classes above."""
 
     def __call__(self, weight: Tensor, /) -> Linear: ...
 
@@ -121,6 +151,25 @@ def int8_limit() -> int:
         if bool((y == size * most * _X_MOST).all()):
             return most
     return 0
+
+
+@cache
+def int8_kernels() -> ModuleType | None:
+    """The module `synth.int8_kernels`, loaded; None where this processor has no use for it.
+
+    It needs Numba and a processor with VNNI.
+    """
+    try:
+        from synth import int8_kernels
+    except Exception as error:  # whatever a compiler's import may raise: only speed is lost
+        log.warning("Numba did not load (%s): %s.", error, WITHOUT_KERNELS)
+        return None
+    return int8_kernels if int8_kernels.LANES else None
+
+
+def decoding_linear() -> MakeLinear:
+    """What makes 8 bit products for decode steps on this machine."""
+    return PackedInt8Linear if int8_limit() == _X_MOST and int8_kernels() else Int8Linear
 
 
 def has_fast_bf16() -> bool:

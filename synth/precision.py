@@ -11,7 +11,14 @@ import torch
 
 from synth import bound
 from synth.errors import InvalidRequest
-from synth.linear import Int8Linear, Linear, MakeLinear, has_fast_bf16, int8_limit
+from synth.linear import (
+    Int8Linear,
+    Linear,
+    MakeLinear,
+    decoding_linear,
+    has_fast_bf16,
+    int8_limit,
+)
 
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16", "int8")
 
@@ -31,11 +38,12 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StagePrecision:
-    """How one transformer is held: activations and tables, keys and values, weights."""
+    """How one transformer is held: activations, keys and values, weights, token embeddings."""
 
     dtype: torch.dtype
     cache_dtype: torch.dtype
     linear: MakeLinear = Linear
+    table_dtype: torch.dtype | None = None  # None: as activations
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,13 @@ def pick_precision(name: str, device: torch.device, *, weights: int | None = Non
         raise InvalidRequest(
             "This machine or build of torch has no 8 bit products (oneDNN on x86); use fp32."
         )
-    # Activations stay single precision: what int8 saves is the reading of weights.
-    decoding = StagePrecision(torch.float32, _half_cache(), Int8Linear)
+    # Activations stay single precision: what int8 saves is the reading of weights. The table of
+    # the text stage is as large as all its blocks in 8 bits; a row of it is read a step.
+    table = torch.bfloat16
+    decoding = StagePrecision(torch.float32, _half_cache(), decoding_linear(), table)
     if has_fast_bf16():
         return Precision(name, decoding, _plain(torch.bfloat16, device))
-    return Precision(name, decoding, decoding)
+    return Precision(name, decoding, StagePrecision(torch.float32, _half_cache(), Int8Linear))
 
 
 def _automatic(device: torch.device, weights: int | None) -> str:

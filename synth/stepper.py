@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from synth.fused_decode import FusedDecode
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
 from synth.step_graphs import Record, StepGraphs
@@ -79,6 +80,9 @@ class Stepper:
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
         self.slots = slots
         self.cache = KVCache(transformer.shape, slots, device=device, dtype=precision.cache_dtype)
+        self._fused: FusedDecode | None = None
+        if not self._masked:
+            self._fused = FusedDecode.of(transformer, self._heads, self.cache)
         self.live = [0] * slots  # positions in the cache, the host's mirror of `position`
         self._draws = [Draw(0, 0.0)] * slots
 
@@ -125,7 +129,10 @@ class Stepper:
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Tensor:
         """Token embeddings without positions: (T,) -> (T, C)."""
-        return self._transformer.wtes[0][torch.from_numpy(ids).to(self._device)]
+        return self._embedded(torch.from_numpy(ids).to(self._device))
+
+    def _embedded(self, token: Tensor) -> Tensor:
+        return self._transformer.wtes[0][token].to(self._transformer.precision.dtype)
 
     def prefill(self, slot: int, x: Tensor, pending: int, *, start: int = 0) -> None:
         """Take in the prompt x (T, C), overwritten, at positions [start, start + T) of a slot.
@@ -217,8 +224,11 @@ class Stepper:
         index = rows.index
         # A slot that has used up the context may still be an idle row.
         position = self.position[index].clamp(max=self.cache.context - 1)
-        x = self._transformer.wtes[0][self.token[index]] + self._transformer.wpe[position]
-        logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
+        x = self._embedded(self.token[index]) + self._transformer.wpe[position]
+        if self._fused is not None:
+            logits = self._fused(x, rows.slots, [self.live[slot] for slot in rows.slots], turn)
+        else:
+            logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
         row, end = self._sample(logits.to(self._float), rows)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])

@@ -151,8 +151,8 @@ def build_transformer(
             tensors[head] = tensors[wte]
     check_tensors(stage, tensor_shapes(shape, codebooks=codebooks), tensors)
 
-    def get(name: str) -> Tensor:
-        return tensors[name].to(device=device, dtype=precision.dtype).contiguous()
+    def get(name: str, dtype: torch.dtype | None = None) -> Tensor:
+        return tensors[name].to(device=device, dtype=dtype or precision.dtype).contiguous()
 
     def linear(name: str) -> Linear:
         return precision.linear(get(name))
@@ -174,7 +174,8 @@ def build_transformer(
         wtes = tuple(get(f"transformer.wtes.{book}.weight") for book in range(codebooks))
         heads = tuple(get(f"lm_heads.{book}.weight") for book in range(codebooks - 1))
     else:
-        wtes, heads = (get("transformer.wte.weight"),), (get("lm_head.weight"),)
+        wtes = (get("transformer.wte.weight", precision.table_dtype),)
+        heads = (get("lm_head.weight"),)
     return Transformer(
         shape=shape,
         wtes=wtes,

@@ -9,7 +9,7 @@ from synth import bound, precision
 from synth.bound import BOUND, Fidelity
 from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
-from synth.linear import Int8Linear, Linear, int8_limit
+from synth.linear import Linear, decoding_linear, int8_limit
 from synth.model import build_model, largest_transformer
 from synth.precision import SMALL_WEIGHTS, pick_precision
 from synth.protocol import BUILT_IN_MODEL, Stage
@@ -107,7 +107,7 @@ def test_what_int8_adds_follows_the_processor(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     picked = pick_precision("int8", CPU)
-    assert picked.decoding.linear is Int8Linear and picked.decoding.dtype == torch.float32
+    assert picked.decoding.linear is decoding_linear() and picked.decoding.dtype == torch.float32
     assert picked.decoding.cache_dtype == cache
     assert picked.fine.dtype == fine
     assert (picked.fine.linear is Linear) == (fine == torch.bfloat16)

@@ -1,0 +1,394 @@
+"""One decode step over 8 bit weights as one compiled function, for processors with VNNI.
+
+A step of one row does little per weight it reads, so it takes as long as the memory takes to be
+read, if nothing else gets in the way. Here a row is normed, rounded, multiplied, attended and added
+without leaving the function, and several rows share one pass over the weights. Sums of 8 bit
+products are whole numbers and every row is otherwise worked on by itself, so no row depends on its
+neighbours.
+
+On one thread: with two a step took half as long on an idle machine, but its sixty meetings a step
+each waited for a thread that a busy machine had put aside, and it took a hundred times as long.
+
+Compiled by Numba when first needed and kept on disk; the products are the processor's own
+instruction, which Numba has no name for. Knows arrays and addresses, no transformer.
+
+Shape letters: R rows, C width, L layers, S slots, H heads, T positions, D head size, K inputs of a
+product, padded to a multiple of `PADDING`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+PADDING = 16  # bytes a turn of the innermost loop takes at most
+_X_ZERO = 128
+_LEAST = np.float32(1e-30)
+_EPS = np.float32(1e-5)
+_OPTIONS = {
+    "nogil": True,
+    "boundscheck": False,
+    "error_model": "numpy",
+    # Sums may be taken in another order, and no number here is infinite or none at all.
+    "fastmath": {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"},
+}
+
+
+def lanes() -> int:
+    """How many 32 bit sums the processor's instruction for 8 bit products makes; 0: it has none."""
+    features = binding.get_host_cpu_features()
+    if getattr(config, "DISABLE_JIT", False):
+        return 0
+    if features.get("avx512vnni"):
+        return 16
+    return 8 if features.get("avxvnni") else 0
+
+
+LANES = lanes()
+
+
+def _tile(rows: int, turns: int) -> Any:
+    """A function of some rows of uint8 and one group of weights: their products as 32 bit sums.
+
+    It takes addresses and sizes: x, the bytes from one row of it to the next, the group of weights
+    (see `pack`), K, and where rows * lanes sums go. A number of x meets a whole vector of weights,
+    one for each of as many outputs. `turns` of the loop are unrolled, so that a sum is not waited
+    for by the next.
+    """
+
+    def function(typingctx, x, stride, weights, size, out):
+        def codegen(context, builder, signature, args):
+            _tile_ir(builder, rows, turns, *args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), codegen
+
+    function.__name__ = f"_tile_{rows}"
+    return intrinsic(function)
+
+
+def _tile_ir(builder: ir.IRBuilder, rows: int, turns: int, x, stride, weights, size, out) -> None:
+    width = lanes()
+    word, index = ir.IntType(32), ir.IntType(64)
+    vector = ir.VectorType(word, width)
+    nowhere = ir.Constant(vector, ir.Undefined)
+    multiply = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(vector, [vector, vector, vector]),
+        f"llvm.x86.avx512.vpdpbusd.{32 * width}",
+    )
+
+    def number(value: int) -> ir.Constant:
+        return ir.Constant(index, value)
+
+    def at(address, kind):
+        return builder.inttoptr(address, kind.as_pointer())
+
+    starts = [builder.add(x, builder.mul(stride, number(row))) for row in range(rows)]
+    before = builder.block
+    loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    place = builder.phi(index)
+    place.add_incoming(number(0), before)
+    sums = [[builder.phi(vector) for _ in range(rows)] for _ in range(turns)]
+    for turn in range(turns):
+        here = builder.add(place, number(4 * turn))
+        lie = builder.add(weights, builder.mul(here, number(width)))
+        weight = builder.load(at(lie, vector), align=1)
+        for row in range(rows):
+            four = builder.load(at(builder.add(starts[row], here), word), align=1)
+            alone = builder.insert_element(nowhere, four, ir.Constant(word, 0))
+            spread = builder.shuffle_vector(alone, nowhere, ir.Constant(vector, [0] * width))
+            total = sums[turn][row]
+            total.add_incoming(ir.Constant(vector, [0] * width), before)
+            total.add_incoming(builder.call(multiply, [total, spread, weight]), loop)
+    following = builder.add(place, number(4 * turns))
+    place.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, size), loop, done)
+    builder.position_at_end(done)
+    for row in range(rows):
+        total = sums[0][row].incomings[1][0]
+        for turn in range(1, turns):
+            total = builder.add(total, sums[turn][row].incomings[1][0])
+        offset = builder.add(out, number(4 * width * row))
+        builder.store(total, at(offset, vector), align=4)
+
+
+_tile_1, _tile_4, _tile_8 = _tile(1, 4), _tile(4, 1), _tile(8, 1)
+
+
+def _reinterpret(name, source, target) -> Any:
+    """A scalar's bits as another type's."""
+
+    def function(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(target))
+
+        return target(source), codegen
+
+    function.__name__ = name
+    return intrinsic(function)
+
+
+_as_float = _reinterpret("_as_float", types.uint32, types.float32)
+_as_bits = _reinterpret("_as_bits", types.float32, types.uint32)
+
+
+def _wide(x):
+    """A value of the cache as float32: itself, or a bfloat16's bits made wider."""
+
+
+def _narrow(x, like):
+    """A float32 as the cache holds it, rounded to nearest even."""
+
+
+@overload(_wide)
+def _(x):
+    if x == types.uint16:
+        return lambda x: _as_float(np.uint32(x) << np.uint32(16))
+    return lambda x: x
+
+
+@overload(_narrow)
+def _(x, like):
+    def rounded(x, like):
+        bits = _as_bits(x)
+        up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        return np.uint16((bits + up) >> np.uint32(16))
+
+    return rounded if like == types.uint16 else lambda x, like: x
+
+
+@njit(**_OPTIONS)
+def _exp(x):
+    """e^x for x <= 0 in float32, to its last bits: 2 to a whole power times a polynomial."""
+    # Bounded: numbers too small for a full mantissa take many times as long.
+    scaled = max(x * np.float32(1.4426950408889634), np.float32(-100.0))
+    whole = np.floor(scaled + np.float32(0.5))
+    f = (scaled - whole) * np.float32(0.6931471805599453)
+    p = np.float32(1 / 720)
+    p = p * f + np.float32(1 / 120)
+    p = p * f + np.float32(1 / 24)
+    p = p * f + np.float32(1 / 6)
+    p = p * f + np.float32(0.5)
+    p = p * f + np.float32(1.0)
+    p = p * f + np.float32(1.0)
+    return p * _as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+
+
+@njit(**_OPTIONS)
+def _gelu(x):
+    """Exact GELU; erf by Abramowitz and Stegun 7.1.26, off by at most 1.5e-7."""
+    z = abs(x) * np.float32(0.7071067811865476)
+    t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.3275911) * z)
+    p = np.float32(1.061405429)
+    p = p * t + np.float32(-1.453152027)
+    p = p * t + np.float32(1.421413741)
+    p = p * t + np.float32(-0.284496736)
+    p = p * t + np.float32(0.254829592)
+    tail = np.float32(0.5) * p * t * _exp(-z * z)  # of the normal distribution, beyond |x|
+    return max(x, np.float32(0.0)) - abs(x) * tail
+
+
+@njit(**_OPTIONS)
+def _gelu_all(x):
+    for i in range(x.size):
+        x[i] = _gelu(x[i])
+
+
+@njit(**_OPTIONS)
+def _norm(x, weight, out):
+    """LayerNorm of one row, without bias."""
+    n = x.size
+    total = np.float32(0.0)
+    for i in range(n):
+        total += x[i]
+    mean = total / np.float32(n)
+    squares = np.float32(0.0)
+    for i in range(n):
+        squares += (x[i] - mean) * (x[i] - mean)
+    scale = np.float32(1.0) / np.sqrt(squares / np.float32(n) + _EPS)
+    for i in range(n):
+        out[i] = (x[i] - mean) * scale * weight[i]
+
+
+@njit(**_OPTIONS)
+def _round(x, whole):
+    """One row as whole numbers around 128, in uint8; returns its largest magnitude."""
+    most = _LEAST
+    for i in range(x.size):
+        most = max(most, abs(x[i]))
+    scale = np.float32(127.0) / most
+    for i in range(x.size):
+        whole[i] = np.uint8(np.int32(np.rint(x[i] * scale)) + np.int32(_X_ZERO))
+    return most
+
+
+@njit(**_OPTIONS)
+def _scale(sums, scale, shift, most, out, add):
+    for o in range(scale.size):
+        y = np.float32(sums[o] - shift[o]) * scale[o] * most
+        out[o] = out[o] + y if add else y
+
+
+@njit(**_OPTIONS)
+def _multiply(whole, most, weights, scale, shift, out, add):
+    """out (R, out) = or += the products of rounded rows (R, K) and packed weights at an address.
+
+    scale (out,): of an output's weights and of x's step; shift (out,): 128 times their sum.
+    """
+    rows, size = whole.shape
+    first = whole.ctypes.data
+    groups = (scale.size + LANES - 1) // LANES
+    sums = np.empty((8, LANES), np.int32)
+    for group in range(groups):
+        weight = weights + group * LANES * size
+        left, right = group * LANES, min((group + 1) * LANES, scale.size)
+        r = 0
+        while r < rows:
+            x = first + r * size
+            if r + 8 <= rows:
+                count = 8
+                _tile_8(x, size, weight, size, sums.ctypes.data)
+            elif r + 4 <= rows:
+                count = 4
+                _tile_4(x, size, weight, size, sums.ctypes.data)
+            else:
+                count = 1
+                _tile_1(x, size, weight, size, sums.ctypes.data)
+            for k in range(count):
+                _scale(
+                    sums[k],
+                    scale[left:right],
+                    shift[left:right],
+                    most[r + k],
+                    out[r + k, left:right],
+                    add,
+                )
+            r += count
+
+
+@njit(**_OPTIONS)
+def _attend_head(query, key, value, keys, values, scores, down, out):
+    """One head of one row: key and value (D,) go to the end of keys and values (T, D)."""
+    live, size = keys.shape
+    for d in range(size):
+        keys[live - 1, d] = _narrow(key[d], keys[0, 0])
+        values[live - 1, d] = _narrow(value[d], keys[0, 0])
+    most = np.float32(-3e38)
+    for t in range(live):
+        k = keys[t]
+        total = np.float32(0.0)
+        for d in range(size):
+            total += query[d] * _wide(k[d])
+        scores[t] = total * down
+        most = max(most, scores[t])
+    whole = np.float32(0.0)
+    for t in range(live):
+        scores[t] = _exp(scores[t] - most)
+        whole += scores[t]
+    out[:] = np.float32(0.0)
+    for t in range(live):
+        v = values[t]
+        share = scores[t]
+        for d in range(size):
+            out[d] += share * _wide(v[d])
+    for d in range(size):
+        out[d] /= whole
+
+
+@njit(**_OPTIONS)
+def _attend(qkv, keys, values, slots, positions, scores, out):
+    """Write each row's keys and values to its slot and position, and look back on all so far.
+
+    qkv (R, 3C); keys, values (S, H, T, D); scores (R * H, T) to work in; out (R, C).
+    """
+    heads, size = keys.shape[1], keys.shape[3]
+    width = heads * size
+    down = np.float32(1.0 / math.sqrt(size))
+    for at in range(slots.size * heads):
+        r, h = at // heads, at % heads
+        live, base = positions[r] + 1, h * size
+        _attend_head(
+            qkv[r, base : base + size],
+            qkv[r, width + base : width + base + size],
+            qkv[r, 2 * width + base : 2 * width + base + size],
+            keys[slots[r], h, :live],
+            values[slots[r], h, :live],
+            scores[at, :live],
+            down,
+            out[r, base : base + size],
+        )
+
+
+@njit(**_OPTIONS)
+def _rounded_norm(x, weight, buffer, whole, most):
+    for r in range(len(x)):
+        _norm(x[r], weight, buffer)
+        most[r] = _round(buffer, whole[r])
+
+
+@njit(cache=True, **_OPTIONS)
+def decode(
+    x, norms, last_norm, weights, scales, shifts, keys, values, slots, positions, head, out, work
+):
+    """Run rows x (R, C) float32, overwritten, through all blocks and a head into out (R, V).
+
+    norms (L, 2, C) and last_norm (C,); weights (L, 4) int64: addresses of the packed weights of
+    c_attn, attn_proj, c_fc, mlp_proj; scales and shifts: tuples of four (L, out); head: address,
+    scale, shift. keys, values (L, S, H, T, D) float32 or uint16 (bfloat16's bits), written at
+    `positions` (R,) of `slots` (R,). work: see `workspace`.
+    """
+    rows, width = x.shape
+    narrow, wide, most, buffer, qkv, attended, inner, scores = work
+    for layer in range(len(norms)):
+        _rounded_norm(x, norms[layer, 0], buffer, narrow, most)
+        _multiply(narrow, most, weights[layer, 0], scales[0][layer], shifts[0][layer], qkv, False)
+        _attend(qkv, keys[layer], values[layer], slots, positions, scores, attended)
+        for r in range(rows):
+            most[r] = _round(attended[r], narrow[r])
+        _multiply(narrow, most, weights[layer, 1], scales[1][layer], shifts[1][layer], x, True)
+        _rounded_norm(x, norms[layer, 1], buffer, narrow, most)
+        _multiply(narrow, most, weights[layer, 2], scales[2][layer], shifts[2][layer], inner, False)
+        for r in range(rows):
+            _gelu_all(inner[r])
+            most[r] = _round(inner[r], wide[r])
+        _multiply(wide, most, weights[layer, 3], scales[3][layer], shifts[3][layer], x, True)
+    _rounded_norm(x, last_norm, buffer, narrow, most)
+    address, scale, shift = head
+    _multiply(narrow, most, address, scale, shift, out, False)
+
+
+def workspace(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray, ...]:
+    """What `decode` works in, for so many rows."""
+    return (
+        np.full((rows, padded(width)), _X_ZERO, np.uint8),
+        np.full((rows, padded(4 * width)), _X_ZERO, np.uint8),
+        np.empty(rows, np.float32),
+        np.empty(width, np.float32),
+        np.empty((rows, 3 * width), np.float32),
+        np.empty((rows, width), np.float32),
+        np.empty((rows, 4 * width), np.float32),
+        np.empty((rows * heads, context), np.float32),
+    )
+
+
+def padded(size: int) -> int:
+    """Bytes a row of x takes for so many numbers."""
+    return -(-size // PADDING) * PADDING
+
+
+def pack(weight: np.ndarray) -> np.ndarray:
+    """(out, in) int8 -> (groups, K / 4, lanes, 4): as many outputs beside each other as sums fit.
+
+    What is missing to whole groups and to K is zero.
+    """
+    out, size = weight.shape
+    whole = np.zeros((-(-out // LANES) * LANES, padded(size)), np.int8)
+    whole[:out, :size] = weight
+    return np.ascontiguousarray(whole.reshape(-1, LANES, padded(size) // 4, 4).swapaxes(1, 2))

@@ -1,0 +1,110 @@
+"""A fused step is the step made of torch's operations, and no row sees another."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from synth import fused_decode, linear
+from synth.fused_decode import FusedDecode
+from synth.linear import PackedInt8Linear, int8_kernels, int8_limit
+from synth.model import Model, build_model
+from synth.random_model import RANDOM, random_checkpoint
+from synth.stepper import Draw, Stepper
+
+needs_kernels = pytest.mark.skipif(
+    int8_kernels() is None or int8_limit() != 127, reason="no kernels for this processor"
+)
+SLOTS = 9
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return build_model(random_checkpoint(RANDOM), device="cpu", precision="int8")
+
+
+def stepper(model: Model, slots: int = SLOTS) -> Stepper:
+    made = Stepper(model.semantic, [model.semantic.heads[0]], [0], slots=slots)
+    rng = np.random.default_rng(0)
+    for slot in range(slots):
+        made.open(slot, Draw(key=slot, temperature=0.0))
+        ids = rng.integers(0, 100, 5 + 3 * slot)
+        made.prefill(slot, made.embed(ids), pending=int(slot))
+    return made
+
+
+@needs_kernels
+@pytest.mark.parametrize(("cache", "near"), [(torch.float32, 3e-3), (torch.bfloat16, 0.03)])
+def test_logits_are_those_of_the_unfused_step(
+    model: Model, cache: torch.dtype, near: float
+) -> None:
+    """As near as the order of sums allows: a value on the edge may be rounded the other way.
+
+    Beside a cache of bfloat16 torch's attention rounds its query and its result too.
+    """
+    precision = replace(model.semantic.precision, cache_dtype=cache)
+    model = replace(model, semantic=replace(model.semantic, precision=precision))
+    fused, plain = stepper(model), stepper(model)
+    assert fused._fused is not None
+    plain._fused = None
+    slots = list(range(SLOTS))
+    positions = [fused.live[slot] for slot in slots]
+    x = torch.randn(SLOTS, RANDOM.semantic_shape.width, generator=torch.Generator().manual_seed(1))
+    rows = plain._rows(slots)
+    attend = plain._attend(rows, torch.tensor(positions), 0)
+    expected = plain._heads[0](plain._transformer(x.clone(), attend))
+    found = fused._fused(x.clone(), slots, positions, 0)
+    off = (found - expected).norm() / expected.norm()
+    assert off < near
+    off = (fused.cache.k - plain.cache.k).float().norm() / plain.cache.k.float().norm()
+    assert off < near
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [2, 4, 8, 9])
+def test_no_row_sees_another(model: Model, rows: int) -> None:
+    """To the last bit, whatever tile of rows a row falls into."""
+    together, alone = stepper(model), stepper(model)
+    made = together.run(6, list(range(rows))).tokens
+    for slot in range(rows):
+        assert np.array_equal(alone.run(6, [slot]).tokens[:, 0], made[:, slot])
+    assert torch.equal(together.cache.k[:, :rows], alone.cache.k[:, :rows])
+    assert torch.equal(together.cache.v[:, :rows], alone.cache.v[:, :rows])
+
+
+@needs_kernels
+def test_tables_of_tokens_take_half_the_memory(model: Model) -> None:
+    assert model.semantic.wtes[0].dtype == torch.bfloat16
+    assert isinstance(model.semantic.blocks[0].c_attn, PackedInt8Linear)
+
+
+@needs_kernels
+def test_a_compiler_that_fails_costs_only_speed(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no room for a cache")
+
+    monkeypatch.setattr(int8_kernels(), "decode", broken)
+    made = stepper(model, slots=1)
+    assert made._fused is None
+    assert "no room for a cache" in caplog.text
+    assert made.run(2, [0]).tokens.shape == (2, 1)
+
+
+def test_without_kernels_int8_is_made_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "int8_kernels", lambda: None)
+    monkeypatch.setattr(fused_decode, "int8_kernels", lambda: None)
+    if not int8_limit():
+        pytest.skip("no 8 bit products on this machine")
+    plain = build_model(random_checkpoint(RANDOM), device="cpu", precision="int8")
+    assert not isinstance(plain.semantic.blocks[0].c_attn, PackedInt8Linear)
+    assert stepper(plain, slots=1)._fused is None
+
+
+@needs_kernels
+def test_other_precisions_have_no_such_step() -> None:
+    plain = build_model(random_checkpoint(RANDOM), device="cpu", precision="fp32")
+    one = stepper(plain, slots=1)
+    assert FusedDecode.of(plain.semantic, one._heads, one.cache) is None
