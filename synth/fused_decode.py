@@ -8,8 +8,11 @@ Shape letters: R rows, C width, V outputs of a head.
 """
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,8 @@ from synth.linear import WITHOUT_KERNELS, Linear, PackedInt8Linear, int8_kernels
 from synth.transformer import Transformer
 
 log = logging.getLogger(__name__)
+
+_MOST_THREADS = 8  # of a step; before that many, memory gives out no more
 
 
 class FusedDecode:
@@ -43,7 +48,9 @@ class FusedDecode:
         self._heads = [(p.packed.ctypes.data, p.scale, p.shift) for p in packed]
         self._keys, self._values = _array(keys.k), _array(keys.v)
         self._sizes = (shape.width, shape.n_head, keys.context)
-        self._spaces: dict[int, tuple[np.ndarray, ...]] = {}
+        self._shared: dict[int, tuple[np.ndarray, ...]] = {}
+        self._own: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}  # thread, rows
+        self._helpers: list[_Helper] = []
         self._held = (transformer, heads, keys)  # whose memory the addresses are of
 
     @classmethod
@@ -71,13 +78,12 @@ class FusedDecode:
         self, x: Tensor, slots: Sequence[int], positions: Sequence[int], head: int
     ) -> Tensor:
         """x (R, C) float32, overwritten, at `positions` of `slots` -> a head's logits (R, V)."""
-        rows = x.shape[0]
-        space = self._spaces.get(rows)
-        if space is None:
-            space = self._spaces[rows] = self._module.workspace(rows, *self._sizes)
-        scale = self._heads[head][1]
-        logits = np.empty((rows, scale.size), np.float32)
-        self._module.decode(
+        module, rows = self._module, x.shape[0]
+        width, n_head, context = self._sizes
+        if rows not in self._shared:
+            self._shared[rows] = module.shared(rows, width, n_head, context)
+        logits = np.empty((rows, self._heads[head][1].size), np.float32)
+        step = (
             x.numpy(),
             self._norms,
             self._last_norm,
@@ -90,9 +96,36 @@ class FusedDecode:
             np.asarray(positions, np.int64),
             self._heads[head],
             logits,
-            space,
+            self._shared[rows],
+            module.counters(len(self._norms)),
         )
+        others = min(torch.get_num_threads(), _MOST_THREADS) - 1
+        while len(self._helpers) < others:
+            self._helpers.append(_Helper())
+        for number, helper in enumerate(self._helpers[:others], 1):
+            helper.help(module.decode, *step, self._space(number, rows))
+        module.decode(*step, self._space(0, rows))
         return torch.from_numpy(logits)
+
+    def _space(self, thread: int, rows: int) -> tuple[np.ndarray, ...]:
+        if (thread, rows) not in self._own:
+            self._own[thread, rows] = self._module.own(rows, self._sizes[0])
+        return self._own[thread, rows]
+
+
+class _Helper:
+    """A thread that lends a hand with a step where it is free in time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "decode")
+        self._waiting: deque[Future[None]] = deque()
+
+    def help(self, step: Callable[..., None], *args: Any) -> None:
+        """Begin as soon as the last one is over; not at all when one waits for that already."""
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
+        if len(self._waiting) < 2:
+            self._waiting.append(self._pool.submit(step, *args))
 
 
 def _packed(linear: Linear) -> PackedInt8Linear:

@@ -6,8 +6,9 @@ without leaving the function, and several rows share one pass over the weights. 
 products are whole numbers and every row is otherwise worked on by itself, so no row depends on its
 neighbours.
 
-On one thread: with two a step took half as long on an idle machine, but its sixty meetings a step
-each waited for a thread that a busy machine had put aside, and it took a hundred times as long.
+Threads take pieces of a step from a common count and wait for pieces that were taken, never for a
+thread. A step has sixty places where all must have been done; with threads that meet there (Numba's
+own parallel loops) a step took a hundred times as long on a machine that was busy otherwise.
 
 Compiled by Numba when first needed and kept on disk; the products are the processor's own
 instruction, which Numba has no name for. Knows arrays and addresses, no transformer.
@@ -17,6 +18,7 @@ product, padded to a multiple of `PADDING`.
 """
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from numba.extending import intrinsic, overload
 
 PADDING = 16  # bytes a turn of the innermost loop takes at most
 _X_ZERO = 128
+_LINE = 64  # bytes that cores pass to each other at once
+_SHARE = 1 << 16  # bytes of weights a thread takes at a time
 _LEAST = np.float32(1e-30)
 _EPS = np.float32(1e-5)
 _OPTIONS = {
@@ -122,6 +126,27 @@ def _tile_ir(builder: ir.IRBuilder, rows: int, turns: int, x, stride, weights, s
 _tile_1, _tile_4, _tile_8 = _tile(1, 4), _tile(4, 1), _tile(8, 1)
 
 
+def _take_number(typingctx, address, amount):
+    """Add to the number at an address that threads share; returns what it was."""
+
+    def codegen(context, builder, signature, args):
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+_take: Any = intrinsic(_take_number)
+
+if hasattr(os, "sched_yield"):
+    _let_others = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @njit
+    def _let_others():
+        return 0
+
+
 def _reinterpret(name, source, target) -> Any:
     """A scalar's bits as another type's."""
 
@@ -196,9 +221,9 @@ def _gelu(x):
 
 
 @njit(**_OPTIONS)
-def _gelu_all(x):
+def _gelu_all(x, out):
     for i in range(x.size):
-        x[i] = _gelu(x[i])
+        out[i] = _gelu(x[i])
 
 
 @njit(**_OPTIONS)
@@ -237,40 +262,60 @@ def _scale(sums, scale, shift, most, out, add):
 
 
 @njit(**_OPTIONS)
-def _multiply(whole, most, weights, scale, shift, out, add):
+def _finish(counter, total, count):
+    """Say that `count` pieces of work are done; wait until all `total` are, where it is 0."""
+    done = _take(counter + _LINE, count)
+    turns = 0
+    while count == 0 and done < total:
+        turns += 1
+        if turns > 100:
+            _let_others()
+        done = _take(counter + _LINE, 0)
+
+
+@njit(**_OPTIONS)
+def _multiply(whole, most, weights, scale, shift, out, add, counter):
     """out (R, out) = or += the products of rounded rows (R, K) and packed weights at an address.
 
     scale (out,): of an output's weights and of x's step; shift (out,): 128 times their sum.
+    counter: address of what threads share of this piece of work.
     """
     rows, size = whole.shape
     first = whole.ctypes.data
     groups = (scale.size + LANES - 1) // LANES
+    share = max(1, _SHARE // (LANES * size))
     sums = np.empty((8, LANES), np.int32)
-    for group in range(groups):
-        weight = weights + group * LANES * size
-        left, right = group * LANES, min((group + 1) * LANES, scale.size)
-        r = 0
-        while r < rows:
-            x = first + r * size
-            if r + 8 <= rows:
-                count = 8
-                _tile_8(x, size, weight, size, sums.ctypes.data)
-            elif r + 4 <= rows:
-                count = 4
-                _tile_4(x, size, weight, size, sums.ctypes.data)
-            else:
-                count = 1
-                _tile_1(x, size, weight, size, sums.ctypes.data)
-            for k in range(count):
-                _scale(
-                    sums[k],
-                    scale[left:right],
-                    shift[left:right],
-                    most[r + k],
-                    out[r + k, left:right],
-                    add,
-                )
-            r += count
+    begin = _take(counter, share)
+    while begin < groups:
+        end = min(begin + share, groups)
+        for group in range(begin, end):
+            weight = weights + group * LANES * size
+            left, right = group * LANES, min((group + 1) * LANES, scale.size)
+            r = 0
+            while r < rows:
+                x = first + r * size
+                if r + 8 <= rows:
+                    count = 8
+                    _tile_8(x, size, weight, size, sums.ctypes.data)
+                elif r + 4 <= rows:
+                    count = 4
+                    _tile_4(x, size, weight, size, sums.ctypes.data)
+                else:
+                    count = 1
+                    _tile_1(x, size, weight, size, sums.ctypes.data)
+                for k in range(count):
+                    _scale(
+                        sums[k],
+                        scale[left:right],
+                        shift[left:right],
+                        most[r + k],
+                        out[r + k, left:right],
+                        add,
+                    )
+                r += count
+        _finish(counter, groups, end - begin)
+        begin = _take(counter, share)
+    _finish(counter, groups, 0)
 
 
 @njit(**_OPTIONS)
@@ -303,7 +348,7 @@ def _attend_head(query, key, value, keys, values, scores, down, out):
 
 
 @njit(**_OPTIONS)
-def _attend(qkv, keys, values, slots, positions, scores, out):
+def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     """Write each row's keys and values to its slot and position, and look back on all so far.
 
     qkv (R, 3C); keys, values (S, H, T, D); scores (R * H, T) to work in; out (R, C).
@@ -311,7 +356,8 @@ def _attend(qkv, keys, values, slots, positions, scores, out):
     heads, size = keys.shape[1], keys.shape[3]
     width = heads * size
     down = np.float32(1.0 / math.sqrt(size))
-    for at in range(slots.size * heads):
+    at = _take(counter, 1)
+    while at < slots.size * heads:
         r, h = at // heads, at % heads
         live, base = positions[r] + 1, h * size
         _attend_head(
@@ -324,6 +370,9 @@ def _attend(qkv, keys, values, slots, positions, scores, out):
             down,
             out[r, base : base + size],
         )
+        _finish(counter, slots.size * heads, 1)
+        at = _take(counter, 1)
+    _finish(counter, slots.size * heads, 0)
 
 
 @njit(**_OPTIONS)
@@ -335,46 +384,81 @@ def _rounded_norm(x, weight, buffer, whole, most):
 
 @njit(cache=True, **_OPTIONS)
 def decode(
-    x, norms, last_norm, weights, scales, shifts, keys, values, slots, positions, head, out, work
+    x,
+    norms,
+    last_norm,
+    weights,
+    scales,
+    shifts,
+    keys,
+    values,
+    slots,
+    positions,
+    head,
+    out,
+    shared,
+    counters,
+    own,
 ):
     """Run rows x (R, C) float32, overwritten, through all blocks and a head into out (R, V).
 
     norms (L, 2, C) and last_norm (C,); weights (L, 4) int64: addresses of the packed weights of
     c_attn, attn_proj, c_fc, mlp_proj; scales and shifts: tuples of four (L, out); head: address,
     scale, shift. keys, values (L, S, H, T, D) float32 or uint16 (bfloat16's bits), written at
-    `positions` (R,) of `slots` (R,). work: see `workspace`.
+    `positions` (R,) of `slots` (R,). shared, counters, own: see the functions of these names.
+
+    Any number of threads may run one step, each with an `own` of its own and everything else the
+    same: whoever is there takes the next piece of work, and nobody waits for a thread that has
+    not taken one. A thread that comes late finds all taken and goes; what it read that others had
+    overwritten meanwhile is of no use to it, and is not used. `out` is whole when any returns.
     """
     rows, width = x.shape
-    narrow, wide, most, buffer, qkv, attended, inner, scores = work
+    qkv, attended, inner, scores = shared
+    narrow, wide, most, buffer, gated = own
+    at, line = counters.ctypes.data, 2 * _LINE
     for layer in range(len(norms)):
+        scale = scales[0][layer], scales[1][layer], scales[2][layer], scales[3][layer]
+        shift = shifts[0][layer], shifts[1][layer], shifts[2][layer], shifts[3][layer]
         _rounded_norm(x, norms[layer, 0], buffer, narrow, most)
-        _multiply(narrow, most, weights[layer, 0], scales[0][layer], shifts[0][layer], qkv, False)
-        _attend(qkv, keys[layer], values[layer], slots, positions, scores, attended)
+        _multiply(narrow, most, weights[layer, 0], scale[0], shift[0], qkv, False, at)
+        _attend(qkv, keys[layer], values[layer], slots, positions, scores, attended, at + line)
         for r in range(rows):
             most[r] = _round(attended[r], narrow[r])
-        _multiply(narrow, most, weights[layer, 1], scales[1][layer], shifts[1][layer], x, True)
+        _multiply(narrow, most, weights[layer, 1], scale[1], shift[1], x, True, at + 2 * line)
         _rounded_norm(x, norms[layer, 1], buffer, narrow, most)
-        _multiply(narrow, most, weights[layer, 2], scales[2][layer], shifts[2][layer], inner, False)
+        _multiply(narrow, most, weights[layer, 2], scale[2], shift[2], inner, False, at + 3 * line)
         for r in range(rows):
-            _gelu_all(inner[r])
-            most[r] = _round(inner[r], wide[r])
-        _multiply(wide, most, weights[layer, 3], scales[3][layer], shifts[3][layer], x, True)
+            _gelu_all(inner[r], gated)
+            most[r] = _round(gated, wide[r])
+        _multiply(wide, most, weights[layer, 3], scale[3], shift[3], x, True, at + 4 * line)
+        at += 5 * line
     _rounded_norm(x, last_norm, buffer, narrow, most)
-    address, scale, shift = head
-    _multiply(narrow, most, address, scale, shift, out, False)
+    _multiply(narrow, most, head[0], head[1], head[2], out, False, at)
 
 
-def workspace(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray, ...]:
-    """What `decode` works in, for so many rows."""
+def counters(layers: int) -> np.ndarray:
+    """What the threads of one step share to divide it among them: two numbers a piece of work."""
+    return np.zeros((5 * layers + 1, 2, _LINE // 8), np.int64)
+
+
+def shared(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray, ...]:
+    """What the threads of a step write in turn, for so many rows."""
+    return (
+        np.empty((rows, 3 * width), np.float32),
+        np.empty((rows, width), np.float32),
+        np.empty((rows, 4 * width), np.float32),
+        np.empty((rows * heads, context), np.float32),
+    )
+
+
+def own(rows: int, width: int) -> tuple[np.ndarray, ...]:
+    """What each thread of a step works in by itself, for so many rows."""
     return (
         np.full((rows, padded(width)), _X_ZERO, np.uint8),
         np.full((rows, padded(4 * width)), _X_ZERO, np.uint8),
         np.empty(rows, np.float32),
         np.empty(width, np.float32),
-        np.empty((rows, 3 * width), np.float32),
-        np.empty((rows, width), np.float32),
-        np.empty((rows, 4 * width), np.float32),
-        np.empty((rows * heads, context), np.float32),
+        np.empty(4 * width, np.float32),
     )
 
 

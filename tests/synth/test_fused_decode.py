@@ -1,6 +1,8 @@
 """A fused step is the step made of torch's operations, and no row sees another."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -108,3 +110,48 @@ def test_other_precisions_have_no_such_step() -> None:
     plain = build_model(random_checkpoint(RANDOM), device="cpu", precision="fp32")
     one = stepper(plain, slots=1)
     assert FusedDecode.of(plain.semantic, one._heads, one.cache) is None
+
+
+@needs_kernels
+def test_threads_do_not_change_a_bit(model: Model) -> None:
+    """Whoever takes which piece of a step, and however late a helper comes."""
+    before = torch.get_num_threads()
+    made = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            one = stepper(model, slots=3)
+            made.append((one.run(40, [0, 1, 2]).tokens, one.cache.k.clone()))
+    finally:
+        torch.set_num_threads(before)
+    for tokens, keys in made[1:]:
+        assert np.array_equal(tokens, made[0][0])
+        assert torch.equal(keys, made[0][1])
+
+
+@needs_kernels
+def test_a_helper_that_is_late_is_not_waited_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come when the step is over, and the one after that: it finds nothing left to do."""
+    late: list[Callable[[], None]] = []
+
+    class Late:
+        def help(self, step: Callable[..., None], *args: object) -> None:
+            late.append(partial(step, *args))
+
+    monkeypatch.setattr(fused_decode, "_Helper", Late)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    helped, alone = stepper(model, slots=2), stepper(model, slots=2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    expected = alone.run(6, [0, 1]).tokens
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    late.clear()
+    found = []
+    for _ in range(3):
+        found.append(helped.run(2, [0, 1]).tokens)
+        for come in late[:-1]:
+            come()
+    assert len(late) == 6
+    assert np.array_equal(np.concatenate(found), expected)
+    assert torch.equal(helped.cache.k, alone.cache.k)
