@@ -25,6 +25,7 @@ from synth.contenders import (
     BATCHED_PEER,
     NAMES,
     SIZES,
+    TURBO,
     Case,
     config_of,
     open_model,
@@ -36,7 +37,7 @@ from synth.stopwatch import Child
 from synth.vocab import ModelConfig
 from synth.worker import usable_cores
 
-_DEFAULT = tuple(name for name in NAMES if name != "transformers-fp32")
+_DEFAULT = tuple(name for name in NAMES if name not in ("transformers-fp32", TURBO))
 _HISTORY_TOKENS = 350  # a whole window of history in every stage
 _LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _BATCHES = (1, 2, 4, 8)

