@@ -9,12 +9,8 @@ no clock, queue or worker: `synth.performance` and `synth.api` drive it.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from synth.errors import SynthError
 from synth.estimate import StageShares
-from synth.joining import Joiner
-from synth.level import Samples, loudness_lufs
 from synth.longform import Utterance
 from synth.pace import weight
 from synth.protocol import (
@@ -23,18 +19,16 @@ from synth.protocol import (
     HistoryPrompt,
     JobEvent,
     Progress,
-    Rendition,
     Sampling,
-    Stage,
     Streaming,
     Submit,
     Timings,
 )
 from synth.seeds import derived_seed
+from synth.spoken import Part, Spoken, Take
 from synth.takes import score
 
 _RETRIES = 1  # of an utterance that failed, before the whole text does
-_MOST_GAIN_DB = 12.0  # what has to be made louder by more than that is no voice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,38 +56,6 @@ class Manner:
     deadline_s: float | None = None
 
 
-@dataclass(eq=False)
-class _Take:
-    """One try at one utterance."""
-
-    submit: Submit
-    chunks: list[Samples] = field(default_factory=list)
-    fraction: float = 0.0
-    done: Done | None = None
-
-    @property
-    def samples(self) -> Samples:
-        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.float32)
-
-
-@dataclass(eq=False)
-class _Part:
-    """One utterance and all that was tried for it."""
-
-    utterance: Utterance
-    weight: float
-    takes: list[_Take | None]  # None: not submitted yet
-    retries: int = 0
-    stage: Stage = Stage.SEMANTIC
-    best: _Take | None = None  # all takes are done, and this is the one
-    given: int = 0  # chunks of it that were handed out
-
-    @property
-    def fraction(self) -> float:
-        tried = [take.fraction if take else 0.0 for take in self.takes]
-        return 1.0 if self.best else sum(tried) / len(tried)
-
-
 class Recital:
     """The utterances of one job. Drive it: `next_submit` while there is one, `happened` for each
     event of a submit, `failed` for each that failed, until `over`.
@@ -114,20 +76,20 @@ class Recital:
         self._rate = sample_rate
         self._shares = shares or StageShares()
         self._parts = [
-            _Part(utterance, max(1.0, weight(utterance.text)), [None] * max(1, manner.takes))
+            Part(utterance, max(1.0, weight(utterance.text)), [None] * max(1, manner.takes))
             for utterance in utterances
         ]
-        self._where: dict[str, tuple[_Part, int]] = {}  # submit id -> part, take
+        self._where: dict[str, tuple[Part, int]] = {}  # submit id -> part, take
         self._voices: dict[str, HistoryPrompt] = {}  # speaker without a voice -> what came first
-        self._joiner = Joiner(sample_rate, trim=not manner.plain)
-        self._at = 0  # the part that is being handed out
-        self._chunks = 0  # of it
-        self._given = 0  # samples of the clip
-        self._start = 0  # where the part at hand begins in it
-        self._loudness: float | None = None  # that all are brought to: the first one's
-        self._gains: dict[str, float] = {}
-        self._renditions: list[Rendition] = []
-        self._notes: dict[str, None] = {}
+        self._spoken = Spoken(
+            job_id,
+            self._parts,
+            sample_rate=sample_rate,
+            live=manner.live,
+            plain=manner.plain,
+            # A single utterance has its limit in its sampling.
+            most_s=manner.most_s if len(self._parts) > 1 else None,
+        )
         self._timings = Timings()
         self._whole = 0.0
         self.over = False
@@ -142,10 +104,10 @@ class Recital:
         """The submit whose sound is handed out now or next, and where in the clip it begins, in
         seconds.
         """
-        part = self._parts[self._at] if self._at < len(self._parts) else None
-        if part is None or (take := part.takes[0]) is None:
+        sounding = self._spoken.sounding
+        if sounding is None or (take := sounding[0].takes[0]) is None:
             return None
-        return take.submit.job_id, self._start / self._rate
+        return take.submit.job_id, sounding[1]
 
     def left(self) -> Iterator[str]:
         """The texts of what was not submitted yet."""
@@ -192,7 +154,7 @@ class Recital:
             scored=len(part.takes) > 1,
             deadline_s=manner.deadline_s,
         )
-        part.takes[index] = _Take(submit)
+        part.takes[index] = Take(submit)
         self._where[job_id] = part, index
         return submit
 
@@ -217,7 +179,8 @@ class Recital:
                 self._choose(part)
             case _:
                 return []
-        return [*self._hand_out()]
+        told: list[Progress | Audio | Done] = [*self._spoken.hand_out()]
+        return [*told, self._done()] if self._spoken.whole else told
 
     def failed(self, job_id: str, error: SynthError) -> None:
         """Try that utterance once more, with another seed. Raises the error when that was done, or
@@ -253,12 +216,12 @@ class Recital:
             ttfa_s=timings.ttfa_s if first else self._timings.ttfa_s,
         )
 
-    def _choose(self, part: _Part) -> None:
+    def _choose(self, part: Part) -> None:
         takes = [take for take in part.takes if take is not None and take.done is not None]
         if len(takes) < len(part.takes):
             return
 
-        def value(take: _Take) -> float:
+        def value(take: Take) -> float:
             assert take.done is not None
             return score(part.utterance.text, take.samples, self._rate, take.done)
 
@@ -268,99 +231,6 @@ class Recital:
         for take in takes:
             if take is not part.best:
                 take.chunks.clear()
-
-    # -- Handing out -------------------------------------------------------------------------------
-
-    def _hand_out(self) -> Iterator[Audio | Done]:
-        while self._at < len(self._parts) and not self.over:
-            part = self._parts[self._at]
-            take = part.best
-            if take is None and self._manner.live and len(part.takes) == 1:
-                take = part.takes[0]
-            if take is None or (part.best is None and part.given == len(take.chunks)):
-                return
-            if part.given == 0:
-                self._joiner.begin(self._gain(part))
-            joined = [*map(self._joiner.push, take.chunks[part.given :])]
-            part.given = len(take.chunks)
-            if part.best is not None:
-                last = self._at == len(self._parts) - 1
-                joined.append(self._joiner.end(part.utterance.pause_s, last=last))
-            yield from self._out(joined)
-            if part.best is None:
-                return
-            self._finish(part, part.best)
-        if self._at == len(self._parts) and not self.over:
-            yield self._done()
-
-    def _out(self, samples: list[Samples]) -> Iterator[Audio]:
-        joined = np.concatenate(samples) if samples else np.zeros(0, np.float32)
-        most_s = self._most_s
-        if most_s is not None:
-            left = round(most_s * self._rate) - self._given
-            if len(joined) > left:
-                joined = joined[: max(0, left)]
-                self._notes[f"The clip was cut at {most_s:g} s."] = None
-        if len(joined):
-            self._given += len(joined)
-            yield Audio(self.job_id, self._at, self._chunks, joined)
-            self._chunks += 1
-
-    def _gain(self, part: _Part) -> float:
-        """What makes a part as loud as the first; while it is being made, what did so for the last
-        one of its voice.
-        """
-        speaker = part.utterance.speaker
-        if self._manner.plain or len(self._parts) == 1:
-            return 1.0
-        if part.best is not None:
-            self._measure(part, part.best)
-        return self._gains.get(speaker, 1.0)
-
-    def _measure(self, part: _Part, take: _Take) -> None:
-        loudness = loudness_lufs(take.samples, self._rate)
-        if loudness == -np.inf:
-            return
-        if self._loudness is None:
-            self._loudness = loudness
-        gain_db = min(max(self._loudness - loudness, -_MOST_GAIN_DB), _MOST_GAIN_DB)
-        self._gains[part.utterance.speaker] = 10 ** (gain_db / 20)
-
-    def _finish(self, part: _Part, take: _Take) -> None:
-        assert take.done is not None
-        done = take.done
-        if not self._manner.plain and len(self._parts) > 1:
-            self._measure(part, take)  # for the next of this voice
-        made = done.renditions[0] if done.renditions else None
-        made = made or Rendition(text=part.utterance.text, seed=done.seed, audio_s=0.0)
-        pause_s = part.utterance.pause_s if self._at < len(self._parts) - 1 else 0.0
-        audio_s = (self._given - self._start) / self._rate - pause_s
-        self._renditions.append(
-            replace(
-                made,
-                start_s=self._start / self._rate,
-                audio_s=max(0.0, audio_s),
-                trimmed_s=self._joiner.trimmed_s,
-                takes=len(part.takes),
-            )
-        )
-        self._notes |= dict.fromkeys(done.notes)
-        take.chunks.clear()
-        self._at += 1
-        self._chunks = 0
-        self._start = self._given
-        if self._is_full:
-            self._at = len(self._parts)
-
-    @property
-    def _most_s(self) -> float | None:
-        """Where the clip is cut; a single utterance has its limit in its sampling."""
-        return self._manner.most_s if len(self._parts) > 1 else None
-
-    @property
-    def _is_full(self) -> bool:
-        most_s = self._most_s
-        return most_s is not None and self._given >= round(most_s * self._rate)
 
     def _done(self) -> Done:
         self.over = True
@@ -372,10 +242,10 @@ class Recital:
         alone = len(self._parts) == 1
         return Done(
             job_id=self.job_id,
-            audio_s=self._given / self._rate,
-            seed=self._renditions[0].seed if alone else self._manner.sampling.seed,
+            audio_s=self._spoken.given_s,
+            seed=self._spoken.renditions[0].seed if alone else self._manner.sampling.seed,
             timings=self._timings,
             history=kept.history,
-            notes=tuple(self._notes),
-            renditions=tuple(self._renditions),
+            notes=tuple(self._spoken.notes),
+            renditions=tuple(self._spoken.renditions),
         )
