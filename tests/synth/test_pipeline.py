@@ -341,12 +341,14 @@ def test_a_quantum_is_50_ms_of_decode_steps_or_the_fewest_there_can_be(
     assert_same(done, Pipeline(tiny_model()).run(submit(seed=4, max_seconds=1.0), None)[1])
 
 
-def test_a_job_past_its_deadline_ends_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("streaming", Streaming)
+def test_a_job_past_its_deadline_ends_and_the_others_go_on(streaming: Streaming) -> None:
     """It used to go on until the whole process was killed for it, and its neighbours with it."""
     now = 0.0
     pipeline = Pipeline(tiny_model(), slots=2, clock=lambda: now)
     how = Sampling(seed=2, max_seconds=0.5)
-    pipeline.admit(Submit(job_id="late", text="Hello", deadline_s=10.0), None)
+    late = Submit(job_id="late", text="Hello", deadline_s=10.0, streaming=streaming)
+    pipeline.admit(late, None)
     pipeline.admit(Submit(job_id="other", text="Hello", sampling=how), None)
     now = 9.99
     for _ in range(3):

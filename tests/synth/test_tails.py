@@ -1,13 +1,14 @@
 """Utterances whose end does not come: begun anew with another seed, so often and no more."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from synth.pipeline import Pipeline
-from synth.protocol import Audio, Done, HistoryPrompt, JobEvent, Sampling, Submit
+from synth.protocol import Audio, Done, HistoryPrompt, JobEvent, Sampling, Streaming, Submit
 from synth.seeds import derived_seed
 from synth.stepper import Chunk
 from tests.synth.tiny import RANDOM, tiny_model
@@ -59,6 +60,10 @@ def submit(text: str = "Hi", rerolls: int = 2, job_id: str = "job", **how: objec
     return Submit(job_id=job_id, text=text, sampling=sampling, rerolls=rerolls)
 
 
+def hurried(request: Submit) -> Submit:
+    return replace(request, streaming=Streaming.LOW_LATENCY)
+
+
 def test_a_runaway_is_begun_anew_and_the_seed_it_ended_with_is_told() -> None:
     pipeline, script = pipeline_of({SECOND: 40})
     heard: list[JobEvent] = []
@@ -88,9 +93,22 @@ def test_the_tries_are_bounded_and_the_last_is_cut_where_the_text_must_be_over()
     )
 
 
-def test_an_end_at_once_is_begun_anew_too() -> None:
+def test_with_low_latency_what_was_heard_is_cut_and_not_begun_anew() -> None:
+    pipeline, script = pipeline_of({})
+    heard: list[JobEvent] = []
+    samples, done = pipeline.run(hurried(submit()), None, heard.append)
+    sound = [event.samples for event in heard if isinstance(event, Audio)]
+    assert len(sound) > 1 and sum(map(len, sound)) == len(samples)
+    assert script.begun == [FIRST] and len(done.history.semantic) == LONGEST
+    (rendition,) = done.renditions
+    assert not rendition.ended and rendition.rerolls == 0
+    assert "did not find the end of the text" in done.notes[0]
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_an_end_at_once_is_begun_anew_too(hurry: bool) -> None:
     pipeline, script = pipeline_of({FIRST: 0, SECOND: 0, THIRD: 20})
-    _, done = pipeline.run(submit(), None)
+    _, done = pipeline.run(hurried(submit()) if hurry else submit(), None)
     assert script.begun == [FIRST, SECOND, THIRD] and done.seed == THIRD
 
 
