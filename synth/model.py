@@ -3,6 +3,7 @@
 Knows how to build one and which numbers must fit each other; nothing of jobs.
 """
 
+import ctypes
 import logging
 import math
 from collections.abc import Mapping
@@ -171,7 +172,7 @@ def build_model(
         )
 
     codec_dtype = torch.float64 if picked.name == "fp64" else torch.float32
-    return Model(
+    model = Model(
         config=config,
         semantic=stage("semantic"),
         coarse=stage("coarse"),
@@ -181,3 +182,13 @@ def build_model(
         device=where,
         precision=picked,
     )
+    give_back_memory()
+    return model
+
+
+def give_back_memory() -> None:
+    """Let the allocator return what loading needed for a while; glibc keeps much of it."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass

@@ -4,7 +4,6 @@ A child is started afresh (spawned) and shares nothing with the others: threads,
 All are children of the benchmark, with the same number of threads, and only one works at a time.
 """
 
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ import torch
 
 from synth.contenders import Case, Contender, build, open_model
 from synth.errors import EngineFailed, InvalidRequest
-from synth.model import Checkpoint
+from synth.model import Checkpoint, give_back_memory
 from synth.protocol import Stage
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -75,14 +74,6 @@ def _forget_peak() -> None:
     try:
         _CLEAR.write_text("5")
     except OSError:
-        pass
-
-
-def _give_back() -> None:
-    """Let the allocator return what loading needed for a while (glibc keeps it)."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
         pass
 
 
@@ -169,7 +160,7 @@ def _serve(end: Any, name: str, source: str, threads: int, device: str) -> None:
         return
     checkpoint = None  # each has its own copy of what it needs
     gc.collect()
-    _give_back()
+    give_back_memory()
     end.send("")
     while True:
         try:
