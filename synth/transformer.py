@@ -152,10 +152,14 @@ def build_transformer(
     check_tensors(stage, tensor_shapes(shape, codebooks=codebooks), tensors)
 
     def get(name: str, dtype: torch.dtype | None = None) -> Tensor:
-        return tensors[name].to(device=device, dtype=dtype or precision.dtype).contiguous()
+        held = tensors[name]
+        found = held.to(device=device, dtype=dtype or precision.dtype).contiguous()
+        # Where most weights are held in another form, a view would keep the whole file in memory.
+        kept = precision.linear is Linear or found.data_ptr() != held.data_ptr()
+        return found if kept else found.clone()
 
     def linear(name: str) -> Linear:
-        return precision.linear(get(name))
+        return precision.linear(tensors[name].to(device=device, dtype=precision.dtype).contiguous())
 
     def norm(name: str) -> Norm:
         return Norm(get(f"{name}.weight"), get(f"{name}.bias") if codebooks else None)
