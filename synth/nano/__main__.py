@@ -1,4 +1,4 @@
-"""python -m synth.nano data | tokens | adopt | train STAGE | export | evaluate"""
+"""python -m synth.nano data | tokens | adopt | align | train STAGE | export | evaluate"""
 
 import argparse
 import logging
@@ -14,12 +14,15 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="write the corpus and have the teacher read it")
     data.add_argument("--wordnet", type=Path, help="WordNet 3.0 `dict` folder; only to write it")
-    data.add_argument("--size", type=int, default=56_000, help="utterances")
+    data.add_argument("--size", type=int, default=104_000, help="utterances")
     data.add_argument("--workers", type=int, default=1, help="shards at a time")
     units = commands.add_parser("tokens", help="fit the quantizers and tokenize the speech")
     units.add_argument("--workers", type=int, default=1, help="shards at a time")
     take = commands.add_parser("adopt", help="go on from an export instead of from nothing")
     take.add_argument("--model", type=Path, default=Path(__file__).parent, help="folder")
+    again = commands.add_parser("align", help="render speech at the phase the decoder will have")
+    again.add_argument("--shards", type=int, default=1, help="how many, 2.5 hours each")
+    again.add_argument("--workers", type=int, default=1, help="shards at a time")
     fit = commands.add_parser("train", help="train one stage, from its checkpoint if there is one")
     fit.add_argument("stage", choices=("decoder", "semantic", "coarse", "fine"))
     fit.add_argument("--device", default="cpu")
@@ -60,6 +63,10 @@ def main() -> None:
         from synth.nano.tokens import tokenize_shards
 
         tokenize_shards(paths, options.workers)
+    elif options.command == "align":
+        from synth.nano.aligned import align_shards
+
+        align_shards(paths, options.shards, options.workers)
     elif options.command == "train":
         import torch
 

@@ -17,7 +17,7 @@ from synth.nano.recipe import CODEC
 BANDS = 80
 _WINDOW = 1024
 _FLOOR = 3e-3
-_PITCH_WEIGHT = 5.0  # pitch is one number of 82 and matters more than a band
+PITCH_WEIGHT = 5.0  # pitch is one number of 82 and matters more than a band
 _VOICING_WEIGHT = 3.0
 
 
@@ -68,7 +68,7 @@ class Scaler:
         """(T, BANDS) log-mel and (T,) Hz -> (T, 82)."""
         on = (f0 > 40).float()
         z = (torch.log2(f0.clamp(min=40)) - self.pitch_mean) / self.pitch_spread
-        pitch = z.clamp(-2.5, 2.5) * on * _PITCH_WEIGHT
+        pitch = z.clamp(-2.5, 2.5) * on * PITCH_WEIGHT
         voicing = (on - self.voiced) * _VOICING_WEIGHT
         return torch.cat([(mel - self.mean) / self.spread, voicing[:, None], pitch[:, None]], 1)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from synth.checkpoints import Checkpoint, open_checkpoint
-from synth.codec import embedding_name
+from synth.nano import oscillator
 from synth.nano.codebooks import Codebooks
 from synth.nano.gpt import FineModel, coarse_model, semantic_model
 from synth.nano.recipe import NANO, Paths
@@ -26,7 +26,14 @@ log = logging.getLogger(__name__)
 
 STATE_FILE = "training.npz"
 CURVE_FILE = "curve.json"
-_STAGES = ("semantic", "coarse", "fine", "decoder")
+# Each stage, and the part of a config that gives its shape.
+_PARTS = {
+    "semantic": "semantic_shape",
+    "coarse": "coarse_shape",
+    "fine": "fine_shape",
+    "decoder": "codec",
+}
+_STAGES = tuple(_PARTS)
 
 
 def write_handover(paths: Paths, folder: Path) -> None:
@@ -49,7 +56,8 @@ def write_handover(paths: Paths, folder: Path) -> None:
 def adopt(paths: Paths, folder: Path) -> list[str]:
     """Make the run at `paths` go on from the export in `folder`; returns the stages taken over.
 
-    What the run has already, quantizers or a stage's checkpoint, is left alone.
+    What the run has already, quantizers or a stage's checkpoint, is left alone; so is a stage that
+    the recipe gives another shape by now: it begins anew.
     Raises SystemExit when `folder` holds no handover.
     """
     if not (folder / STATE_FILE).is_file():
@@ -65,6 +73,10 @@ def adopt(paths: Paths, folder: Path) -> list[str]:
     for stage in _STAGES:
         path = paths.checkpoint(stage)
         if path.exists():
+            continue
+        part = _PARTS[stage]
+        if getattr(checkpoint.config, part) != getattr(NANO, part):
+            log.warning("%s: the recipe has another shape than the export; it begins anew", stage)
             continue
         weights = _weights(stage, checkpoint, paths)
         jury = {k: torch.from_numpy(v) for k, v in _under(held, "jury").items()}
@@ -106,17 +118,19 @@ def _weights(stage: str, checkpoint: Checkpoint, paths: Paths) -> dict[str, Tens
 
 
 def _decoder_weights(checkpoint: Checkpoint, paths: Paths) -> dict[str, Tensor]:
+    """The decoder's; what its training holds fixed is as exact as the run's codebooks."""
+    books = Codebooks.load(paths.codebooks)
+    vocoder = Vocoder(books)
     found = checkpoint.tensors("codec")
-    rows = torch.stack([found[embedding_name(b)].float() for b in range(NANO.fine.codebooks)])
-    out: dict[str, Tensor] = {}
-    for name in Vocoder(Codebooks.load(paths.codebooks).rows).state_dict():
+    out: dict[str, Tensor] = {"rows": books.rows}
+    for name in vocoder.state_dict().keys() - out.keys():
         stem = name.removesuffix("_g").removesuffix("_v")
-        if name == "rows":
-            out[name] = rows
-        elif name.endswith("weight_g"):  # the norm that folding multiplied in
+        if name.endswith("weight_g"):  # the norm that folding multiplied in
             weight = found[stem].float()
             length = weight.flatten(1).norm(dim=1)
             out[name] = length.reshape(-1, *[1] * (weight.dim() - 1))
         else:
             out[name] = found[stem].float()
-    return out
+    vocoder.load_state_dict(out)
+    oscillator.restore(vocoder.decoder, books.scaler)
+    return {name: value.detach().clone() for name, value in vocoder.state_dict().items()}

@@ -46,8 +46,8 @@ CODEC = CodecNumbers(
     codebook_size=_CODES,
     dimension=82,  # 80 log-mel bands, voicing, log F0
     n_filters=24,
-    ratios=(2, 5, 6, 8),  # large strides last: the wide layers run at low rates
-    lstm=1,
+    ratios=(4, 5, 6, 4),  # large strides last: the wide layers run at low rates
+    lstm=2,  # the first for the second's oscillator: see oscillator.py
 )
 
 NANO = ModelConfig(
@@ -129,6 +129,10 @@ class Paths:
         return self.root / "shards"
 
     @property
+    def aligned(self) -> Path:
+        return self.root / "aligned"
+
+    @property
     def codebooks(self) -> Path:
         return self.root / "codebooks.npz"
 
@@ -154,15 +158,15 @@ class Run:
 
 
 SEED = 1
-ADVERSARIAL_FROM = 1_300  # decoder step at which spectral losses have flattened
+ADVERSARIAL_FROM = 20_000  # decoder step at which spectral losses have flattened
 SHARD = 4_000  # utterances
 RUNS = {
     "semantic": Run(batch=7_000, learning_rate=1.5e-3, dropout=0.1),  # batch in positions
     "coarse": Run(batch=16, learning_rate=1.5e-3),  # in windows
     "fine": Run(batch=24, learning_rate=1.5e-3),  # in windows
     "decoder": Run(
-        batch=12,
-        learning_rate=5e-4,
+        batch=6,
+        learning_rate=1e-3,
         weight_decay=1e-4,
         betas=(0.8, 0.99),
     ),  # in crops

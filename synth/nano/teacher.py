@@ -8,6 +8,7 @@ say what is spoken and not by whom.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,21 @@ _CUE = re.compile(r"\[(laughs|laughter|sighs|gasps|clears throat|music)\]|♪")
 
 @dataclass
 class Speech:
-    """One utterance: the voice's waveform, the teacher's own, F0 per codec frame (0: unvoiced)."""
+    """One utterance: the voice's waveform, the teacher's own, F0 per codec frame (0: unvoiced).
+
+    `skipped` samples were cut away in front. `harmonic` is the part of `audio` that pulses made,
+    where the phase of the pulses was given; else None.
+    """
 
     audio: np.ndarray
     base: np.ndarray
     f0: np.ndarray
+    skipped: int = 0
+    harmonic: np.ndarray | None = None
+
+
+# Sample numbers of the uncut utterance -> phase in turns there, of a given pulse source.
+Phase = Callable[[np.ndarray], np.ndarray]
 
 
 def _stretch(envelope: np.ndarray, factor: float) -> np.ndarray:
@@ -45,19 +56,27 @@ class Teacher:
         from hibari import Hibari, dsp  # pyright: ignore[reportMissingImports]
 
         self._tts: Any = Hibari()
+        self._dsp: Any = dsp
         self._render: Any = dsp.synth
+        self._phase: Phase | None = None
+        self._at = 0  # sample of the uncut utterance that the next part begins at
 
-    def speak(self, text: str, voice: Voice, seed: int) -> Speech | None:
+    def speak(
+        self, text: str, voice: Voice, seed: int, phase: Phase | None = None
+    ) -> Speech | None:
         """Read `text`, cues included; None if nothing audible comes out.
 
         Audio is float32 at 24 kHz, a whole number of codec frames long, at one level throughout.
+        With a `phase` the pulses of voiced sound follow it, and all of them have zero phase.
         """
         rng = np.random.default_rng(seed)
+        self._phase, self._at = phase, 0
         parts: list[Speech] = []
         at = 0
         for cue in _CUE.finditer(text):
             parts += self._read(text[at : cue.start()], voice, rng)
             parts.append(self._event(cue.group(1) or "music", voice, rng))
+            self._at += len(_whole(parts[-1].audio))
             at = cue.end()
         parts += self._read(text[at:], voice, rng)
         if not parts:
@@ -67,10 +86,11 @@ class Teacher:
     def _read(self, text: str, voice: Voice, rng: np.random.Generator) -> list[Speech]:
         if not any(c.isalnum() for c in text):
             return []
-        return [
-            self._frames(self._tts.ids(p), voice, voice.speed, rng)
-            for p in self._tts.phonemize(_as_read(text))
-        ]
+        parts: list[Speech] = []
+        for phonemes in self._tts.phonemize(_as_read(text)):
+            parts.append(self._frames(self._tts.ids(phonemes), voice, voice.speed, rng))
+            self._at += len(_whole(parts[-1].audio))
+        return parts
 
     def _frames(
         self,
@@ -99,7 +119,20 @@ class Teacher:
             audio = self._render(
                 lh, np.zeros_like(th), ln, lr, phi, pitch, np.random.default_rng(seed)
             )
-        return Speech(audio, base, _per_frame(pitch, len(audio)))
+        if self._phase is None:
+            return Speech(audio, base, _per_frame(pitch, len(audio)))
+        harmonic = self._pulsed(lh, pitch)
+        rest = self._render(lh - 60.0, th, ln, lr, phi, pitch, np.random.default_rng(seed))
+        return Speech(rest + harmonic, base, _per_frame(pitch, len(audio)), harmonic=harmonic)
+
+    def _pulsed(self, envelope: np.ndarray, f0: np.ndarray) -> np.ndarray:
+        """What pulses at the given phase sound like under (bins, frames) log amplitudes."""
+        assert self._phase is not None
+        hop = int(_FRAME_S * CODEC.sample_rate)
+        phase = self._phase(self._at + np.arange(len(f0) * hop))
+        pulses = _pulses(phase) * np.repeat(f0 > 40, hop)
+        spectrum = self._dsp.stft(pulses.astype(np.float32), len(f0))
+        return self._dsp.ola(spectrum * self._dsp.ex(envelope))
 
     def _event(self, kind: str, voice: Voice, rng: np.random.Generator) -> Speech:
         """A sound in place of a cue: laughter, a sigh, a gasp, a cough or a few notes."""
@@ -116,6 +149,17 @@ class Teacher:
             part = self._frames(ids("hˈɑ."), voice, 1.1, rng, breathy=True)
             return Speech(part.audio[::-1].copy(), part.base[::-1].copy(), part.f0)
         return _melody(rng)
+
+
+def _pulses(phase: np.ndarray, top: float = 11_000.0) -> np.ndarray:
+    """Pulses of a phase in turns: every harmonic below `top` Hz, at one."""
+    rate = np.maximum(np.gradient(phase) * CODEC.sample_rate, 40.0)
+    half = np.pi * (phase % 1)
+    count = np.floor(top / rate) + 0.5
+    low = np.sin(half)
+    near = np.abs(low) <= 1e-3
+    sum_of_cosines = np.sin(2 * count * half) / (2 * np.where(near, 1.0, low))
+    return np.where(near, count, sum_of_cosines) - 0.5
 
 
 def _as_read(text: str) -> str:
@@ -143,17 +187,19 @@ def _melody(rng: np.random.Generator) -> Speech:
     return Speech(audio, audio, np.zeros(-(-len(audio) // CODEC.hop), np.float32))
 
 
+def _whole(x: np.ndarray) -> np.ndarray:
+    """Padded to whole frames."""
+    return np.pad(x, (0, -len(x) % CODEC.hop))
+
+
 def _join(parts: list[Speech]) -> Speech:
     """One after another, each padded to whole frames."""
-    hop = CODEC.hop
-
-    def whole(x: np.ndarray) -> np.ndarray:
-        return np.pad(x, (0, -len(x) % hop))
-
+    pulsed = [np.zeros_like(p.audio) if p.harmonic is None else p.harmonic for p in parts]
     return Speech(
-        np.concatenate([whole(p.audio) for p in parts]),
-        np.concatenate([whole(p.base) for p in parts]),
+        np.concatenate([_whole(p.audio) for p in parts]),
+        np.concatenate([_whole(p.base) for p in parts]),
         np.concatenate([p.f0 for p in parts]),
+        harmonic=np.concatenate([_whole(x) for x in pulsed]),
     )
 
 
@@ -166,8 +212,12 @@ def _trim(speech: Speech) -> Speech | None:
         return None
     first, last = max(0, loud[0] - 3), min(len(energy), loud[-1] + 7)
     cut = slice(first * hop, last * hop)
-    levelled = [
-        np.clip(x[cut] * (_LEVEL / np.sqrt(np.mean(x[cut] ** 2))), -1, 1).astype(np.float32)
-        for x in (speech.audio, speech.base)
-    ]
-    return Speech(levelled[0], levelled[1], speech.f0[first:last])
+    assert speech.harmonic is not None
+    gain, base_gain = (_LEVEL / np.sqrt(np.mean(x[cut] ** 2)) for x in (speech.audio, speech.base))
+    return Speech(
+        np.clip(gain * speech.audio[cut], -1, 1).astype(np.float32),
+        np.clip(base_gain * speech.base[cut], -1, 1).astype(np.float32),
+        speech.f0[first:last],
+        skipped=first * hop,
+        harmonic=np.clip(gain * speech.harmonic[cut], -1, 1).astype(np.float32),
+    )

@@ -1,51 +1,62 @@
 """The codec's decoder as it is trained: the rows of eight codebooks, summed, into a SEANet.
 
-Spectral losses first; an adversarial phase (`discriminators.py`) when they have flattened. The rows
-stay the centroids that name the codes.
+It learns from speech whose phase is its own oscillator's (`aligned.py`): the voiced part sample by
+sample where it outweighs the rest, everything by its spectra; and from an adversarial phase
+(`discriminators.py`) when those have flattened. The rows stay the centroids that name the codes.
 """
 
 import contextlib
-import warnings
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from synth.codec import build_decoder
+from synth.nano import oscillator
 from synth.nano.ahead import Batch
+from synth.nano.aligned import fresh_decoder
 from synth.nano.codebooks import Codebooks
 from synth.nano.discriminators import Jury, fooling_loss, jury_loss
 from synth.nano.features import mel_filters
-from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, NANO, SEED, Paths
-from synth.nano.shards import Shard, list_shards, open_shard
+from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, SEED, Paths
 
-_LEAD = 8  # frames whose sound is not judged: they hear no past
-_CROP = 56  # frames that are, 1.12 s
+_LEAD = 6  # frames whose sound is not judged: they hear no past
+_CROP = 32  # frames that are, 0.64 s
 _JURY_RATE = 4e-4
 _HEED_STEPS = 300
-_SPECTRAL_WEIGHT, _APART_WEIGHT = 4.0, 4.0
+_SPECTRAL_WEIGHT, _ALIGNED_WEIGHT, _APART_WEIGHT = 3.0, 2.0, 4.0
 _COARSE_ONLY = 0.1  # share of batches that hear only two books, so that two alone still speak
 
 
 class Vocoder(nn.Module):
     """(K, B, T) codes of the first K books -> (B, T * hop) samples."""
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, books: Codebooks) -> None:
         super().__init__()
         self.rows: Tensor
-        self.register_buffer("rows", rows.clone())
-        with warnings.catch_warnings():  # encodec uses a weight_norm that torch calls old
-            warnings.simplefilter("ignore")
-            self.decoder = build_decoder(NANO, norm="weight_norm")
+        self.register_buffer("rows", books.rows.clone())
+        self.decoder = fresh_decoder(books)
+        oscillator.hold(self.decoder)
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, state: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`state` is the LSTM's before the first frame."""
         z = torch.stack([self.rows[k][c] for k, c in enumerate(codes)]).sum(0)
-        return self.decoder(z.mT)[:, 0]
+        layers = cast(nn.Sequential, self.decoder.model)
+        x = layers[0](z.mT).permute(2, 0, 1)
+        lstm = cast(nn.LSTM, layers[1].lstm)
+        y = (lstm(x, state)[0] + x).permute(1, 2, 0)
+        for layer in list(layers)[2:]:
+            y = layer(y)
+        return y[:, 0]
 
 
 class SpectralLoss(nn.Module):
-    """Mean over resolutions of log-mel L1 and half the spectral convergence."""
+    """Mean over resolutions of log-mel L1 and a tenth of the spectral convergence.
+
+    The latter is about what is loud, which `AlignedLoss` knows better.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,44 +77,90 @@ class SpectralLoss(nn.Module):
             mel, floor = getattr(self, f"mel{n_fft}"), 3e-4 * n_fft**0.5
             total = total + ((mel @ a + floor).log() - (mel @ b + floor).log()).abs().mean()
             away = (a - b).flatten(1).norm(dim=1) / (b.flatten(1).norm(dim=1) + 0.1)
-            total = total + 0.5 * away.mean()
+            total = total + 0.1 * away.mean()
         return total / len(self.sizes)
 
 
+class AlignedLoss(nn.Module):
+    """How far the voiced part is from what it should be, sample by sample.
+
+    Squared error as a share of the voiced part's energy: of the waveform, and of spectra at two
+    resolutions, there each bin as far as pulses outweigh everything else in it and against the
+    loudness around it, for high harmonics are faint. Squares, because plain distances have a
+    minimum at silence that a decoder begins in and does not leave.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = (256, 1024)
+        for n_fft in self.sizes:
+            self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft))
+
+    def forward(self, made: Tensor, true: Tensor, harmonic: Tensor) -> Tensor:
+        total = (made - harmonic).square().mean() / harmonic.square().mean().clamp(min=1e-5)
+        for n_fft in self.sizes:
+            window = getattr(self, f"window{n_fft}")
+            a, b, h = (
+                torch.stft(x, n_fft, n_fft // 4, window=window, return_complex=True)
+                for x in (made, true, harmonic)
+            )
+            voiced, rest, off = (x.real.square() + x.imag.square() for x in (h, b - h, a - h))
+            near = F.avg_pool2d(
+                (voiced + rest)[:, None], (9, 5), 1, (4, 2), count_include_pad=False
+            )[:, 0]
+            weight = voiced / (voiced + rest + 1e-6) / (near + 1e-4 * n_fft).sqrt()
+            total = total + 0.5 * (weight * off).sum() / (weight * voiced).sum().clamp(min=1.0)
+        return total
+
+
+class _Shard:
+    """An aligned shard; nothing is read before it is used."""
+
+    def __init__(self, folder: Path) -> None:
+        index = np.load(folder / "index.npz")
+        self.codes, self.ends, self.handed = index["codes"], index["ends"], index["handed"]
+        self.audio = np.memmap(folder / "audio.i16", "<i2", "r")
+        self.harmonic = np.memmap(folder / "harmonic.i16", "<i2", "r")
+        long = np.diff(self.ends, prepend=0) > _LEAD + _CROP
+        self.usable = np.flatnonzero(long)
+
+
 class Crops:
-    """Random crops of tokenized speech: codes and the samples they stand for."""
+    """Random crops of aligned speech: codes, the samples they stand for, and how they begin."""
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
-        self._known: list[tuple[Shard, np.ndarray, np.ndarray]] = []
+        self._known: list[_Shard] = []
         self.refresh()
 
     def refresh(self) -> bool:
-        folders = [f for f in list_shards(self.paths) if (f / "tokens.npz").exists()]
+        folders = sorted(self.paths.aligned.glob("[0-9]*"))
         known = len(self._known)
-        for folder in folders[known:]:
-            held = np.load(folder / "tokens.npz")
-            self._known.append((open_shard(folder), held["codes"], held["ends"]))
+        self._known += [_Shard(folder) for folder in folders[known:]]
         return len(folders) > known
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """codes (8, B, T) int64 and samples (B, T * hop) float32, T = lead + crop."""
+    def draw(self, rng: np.random.Generator, count: int) -> Batch:
+        """codes (8, B, T) int64; samples and their voiced part (B, T * hop) float32, T = lead +
+        crop; what hands the phase on before them (B, 8), and angles for the seeds."""
+        if not self._known:
+            raise SystemExit(f"Nothing under {self.paths.aligned}: run `align` first.")
         size = _LEAD + _CROP
         codes = np.empty((FINE.codebooks, count, size), np.int64)
-        audio = np.empty((count, size * CODEC.hop), np.float32)
+        sound = np.empty((2, count, size * CODEC.hop), np.float32)
+        handed = np.empty((count, 8), np.float32)
         for row in range(count):
-            shard, all_codes, ends = self._known[int(rng.integers(len(self._known)))]
-            first = 0
-            while True:
-                i = int(rng.integers(len(ends)))
-                first = int(ends[i - 1]) if i else 0
-                if ends[i] - first >= size:
-                    break
-            at = int(rng.integers(ends[i] - first - size + 1))
-            codes[:, row] = all_codes[:, first + at : first + at + size]
-            start = int(shard.offsets[i]) + at * CODEC.hop
-            audio[row] = shard.audio[start : start + size * CODEC.hop].astype(np.float32) / 32768
-        return codes, audio
+            shard = self._known[int(rng.integers(len(self._known)))]
+            i = int(rng.choice(shard.usable))
+            first = int(shard.ends[i - 1]) if i else 0
+            # From the second frame on: the one before it hands the phase on.
+            at = first + 1 + int(rng.integers(int(shard.ends[i]) - first - size))
+            codes[:, row] = shard.codes[:, at : at + size]
+            handed[row] = shard.handed[at - 1]
+            span = slice(at * CODEC.hop, (at + size) * CODEC.hop)
+            for k, source in enumerate((shard.audio, shard.harmonic)):
+                sound[k, row] = source[span].astype(np.float32) / 32768
+        turned = rng.uniform(0, 2 * np.pi, (count, oscillator.SEEDS)).astype(np.float32)
+        return codes, sound[0], sound[1], handed, turned
 
 
 class VocoderStage:
@@ -114,7 +171,8 @@ class VocoderStage:
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         self.batch, self.device = batch, device
         self.crops = Crops(paths)
-        self.model = Vocoder(Codebooks.load(paths.codebooks).rows).to(device)
+        self.model = Vocoder(Codebooks.load(paths.codebooks)).to(device)
+        self.aligned = AlignedLoss().to(device)
         self.spectral = SpectralLoss().to(device)
         self.jury = Jury().to(device)
         self._jury_optimizer = torch.optim.AdamW(
@@ -133,9 +191,9 @@ class VocoderStage:
         return self.crops.refresh()
 
     def prepare(self, step: int, rng: np.random.Generator) -> Batch:
-        """Codes of eight books (now and then two) and the samples they stand for."""
-        codes, audio = self.crops.draw(rng, self.batch)
-        return (codes[:2] if rng.random() < _COARSE_ONLY else codes), audio
+        """Codes of eight books (now and then two), the samples they stand for, their beginning."""
+        codes, *others = self.crops.draw(rng, self.batch)
+        return (codes[:2] if rng.random() < _COARSE_ONLY else codes), *others
 
     def precision(self) -> contextlib.AbstractContextManager[object]:
         """bf16 on a GPU only: on a CPU with AMX the gradients of bf16 transposed convolutions came
@@ -144,22 +202,26 @@ class VocoderStage:
             return contextlib.nullcontext()
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
 
-    def speak(self, codes: Tensor) -> Tensor:
-        """(B, crop * hop) samples behind the lead, float32."""
+    def speak(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, crop * hop) samples behind the lead, float32: made, true, and true where voiced."""
+        codes, audio, harmonic, handed, turned = (
+            torch.from_numpy(array).to(self.device) for array in batch
+        )
+        state = oscillator.start(handed, turned)
         with self.precision():
-            made = self.model(codes)
-        return made.float()[:, _LEAD * CODEC.hop :]
-
-    def _put(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Codes, and the true samples behind the lead, on the device."""
-        codes, audio = (torch.from_numpy(array).to(self.device) for array in batch)
-        return codes, audio[:, _LEAD * CODEC.hop :]
+            made = self.model(codes, state)
+        lead = _LEAD * CODEC.hop
+        return made.float()[:, lead:], audio[:, lead:], harmonic[:, lead:]
 
     def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        codes, true = self._put(batch)
-        made = self.speak(codes)
-        loss = self.spectral(made, true)
-        parts = {"spectral": loss.detach()}
+        made, true, harmonic = self.speak(batch)
+        spectral = self.spectral(made, true)
+        parts = {"spectral": spectral.detach()}
+        loss = _SPECTRAL_WEIGHT * spectral
+        if len(batch[0]) == FINE.codebooks:  # two books alone turn a little otherwise
+            aligned = self.aligned(made, true, harmonic)
+            parts["aligned"] = aligned.detach()
+            loss = loss + _ALIGNED_WEIGHT * aligned
         if step < ADVERSARIAL_FROM:
             return loss, parts
         with self.precision():
@@ -174,12 +236,15 @@ class VocoderStage:
         # The jury knows nothing at first; its word comes to count over a few hundred steps.
         heed = min(1.0, (step - ADVERSARIAL_FROM) / _HEED_STEPS)
         parts |= {"jury": verdict.detach(), "fooled": fooled.detach(), "apart": apart.detach()}
-        return _SPECTRAL_WEIGHT * loss + heed * (fooled + _APART_WEIGHT * apart), parts
+        return loss + heed * (fooled + _APART_WEIGHT * apart), parts
 
     def validate(self) -> dict[str, float]:
         rng = np.random.default_rng(SEED)
         out: dict[str, float] = {}
         for books in (8, 2):
-            codes, true = self._put(self.crops.draw(rng, 24))
-            out[f"spectral{books}"] = self.spectral(self.speak(codes[:books]), true).item()
+            codes, *others = self.crops.draw(rng, 24)
+            made, true, harmonic = self.speak((codes[:books], *others))
+            out[f"spectral{books}"] = self.spectral(made, true).item()
+            if books == FINE.codebooks:
+                out["aligned"] = self.aligned(made, true, harmonic).item()
         return out

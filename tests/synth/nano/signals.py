@@ -2,10 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from synth.nano.recipe import CODEC, VOICES, Paths
+from synth.nano import oscillator
+from synth.nano.aligned import fresh_decoder
+from synth.nano.codebooks import Codebooks, Refiner
+from synth.nano.features import BANDS, Scaler
+from synth.nano.recipe import CODEC, FINE, VOICES, Paths
+from synth.nano.shards import open_shard
 
 TEXTS = ("Hello there, friend.", "What is that?", "One more time, please.", "Good night.")
 
@@ -41,3 +48,34 @@ def write_shard(paths: Paths, count: int, number: int = 0, frames: int = 70) -> 
     texts = [TEXTS[i % len(TEXTS)] for i in range(count)]
     (folder / "text.json").write_text(json.dumps(texts))
     return folder
+
+
+def codebooks() -> Codebooks:
+    """Random ones, with a scaler of ordinary voices."""
+    size = (FINE.codebooks, CODEC.codebook_size, CODEC.dimension)
+    rows = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    scaler = Scaler(torch.zeros(BANDS), 1.0, 7.25, 0.55, 0.7)
+    return Codebooks(rows, scaler, Refiner().eval())
+
+
+def write_aligned(paths: Paths, folder: Path, books: Codebooks | None = None) -> dict[str, Any]:
+    """A shard as if its teacher had followed the oscillator; returns its index."""
+    books = books or codebooks()
+    shard, decoder = open_shard(folder), fresh_decoder(books)
+    codes, handed, ends = [], [], [0]
+    for i in range(len(shard.text)):
+        mine = books.encode(books.features(shard.waveform(i), shard.pitch(i)))
+        codes.append(mine.numpy().astype(np.int16))
+        handed.append(oscillator.phasors(decoder, books.decode(mine))[1].numpy())
+        ends.append(ends[-1] + mine.shape[1])
+    out = paths.aligned / folder.name
+    out.mkdir(parents=True)
+    for name in ("audio.i16", "harmonic.i16"):
+        (out / name).write_bytes((folder / "audio.i16").read_bytes())
+    index = {
+        "codes": np.concatenate(codes, 1),
+        "ends": np.array(ends[1:]),
+        "handed": np.concatenate(handed),
+    }
+    np.savez(out / "index.npz", allow_pickle=False, **index)
+    return index
