@@ -167,7 +167,7 @@ class Bark:
         sampling: temperatures and limits; its seed counts only when `seed` is None and it is given.
         streaming: when sound comes out; LOW_LATENCY is sooner, and not quite Bark's own.
         cast: the voices of a dialogue by name; who is in none gets one of the language.
-        takes: candidates for each utterance, of which the best (`synth.takes`) is kept.
+        takes: candidates for each utterance, of which the best (`synth.takes`) becomes sound.
         rerolls: how often an utterance that does not end in time is begun anew.
         single: the text is one utterance, as the original treats it; what exceeds the model's text
         block is cut, and noted. plain: Bark's own sound, nothing trimmed, levelled or begun anew.

@@ -77,7 +77,7 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="speak each piece of the text N times at once and keep the best",
+        help="think each piece of the text up N times at once and speak the best",
     )
     parser.add_argument(
         "--rerolls",

@@ -250,7 +250,8 @@ class Dispatcher:
         ttfa_s = None if work.first_audio is None else work.first_audio - work.since
         if isinstance(end, Done):
             assert work.started is not None and work_s is not None
-            self._estimator.learn(len(work.submit.text), work_s)
+            if not work.submit.draft:  # a part of the work
+                self._estimator.learn(len(work.submit.text), work_s)
             queued_s = work.started - work.since
             timings = replace(end.timings, queued_s=queued_s, ttfa_s=ttfa_s or 0.0)
             work.reader.put(replace(end, timings=timings))

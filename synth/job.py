@@ -4,6 +4,7 @@ Bookkeeping on the host; the pipeline does the work. Holds no cache and no weigh
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,10 +70,15 @@ class Job:
         self.notes = (encoded.note,) if encoded.note else ()
         self.stage: Stage | None = Stage.SEMANTIC  # the first unfinished one; None: at its end
         self.semantic: list[int] = []
-        self.semantic_limit, self._past_it_is_astray = longest_semantic(submit, model.config)
+        given = submit.semantic_tokens
+        if given is not None:
+            check_semantic(given, model.config)
+            self.semantic_limit, self._past_it_is_astray = len(given), False
+        else:
+            self.semantic_limit, self._past_it_is_astray = longest_semantic(submit, model.config)
         self.semantic_started = False
         self.ended = True  # False: no end came, and it was cut at the limit
-        self.log_prob: float | None = None  # of the semantic tokens, mean; where it was asked for
+        self.log_prob: float | None = None  # of the semantic tokens, mean; of a draft
         self.coarse = CoarseInput(history, model.config)
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
@@ -92,6 +98,8 @@ class Job:
         self.spent = dict.fromkeys(Stage, 0.0)
         self.deadline = now + (math.inf if submit.deadline_s is None else submit.deadline_s)
         self.began = now
+        if given is not None:
+            self.add_semantic(np.asarray(given, dtype=np.int64), np.zeros(len(given), dtype=bool))
 
     def can_run(self, stage: Stage) -> bool:
         """Whether there is work to do at `stage` now; there may be at several.
@@ -107,7 +115,7 @@ class Job:
         if stage is Stage.SEMANTIC:
             return not self.coarse.complete
         if stage is Stage.COARSE:
-            if self._may_be_in_vain:
+            if self._submit.draft or self._may_be_in_vain:
                 return False
             generated = self.coarse.generated
             return self.window_ends is not None or self.coarse.window_exists(generated)
@@ -148,10 +156,9 @@ class Job:
         return in_vain and self._tries < self._submit.rerolls and not self.sound.frames
 
     @property
-    def is_to_be_scored(self) -> bool:
-        """All its semantic tokens are there, and how likely they are is still to be found."""
-        is_whole = self.coarse.complete and bool(self.semantic)
-        return is_whole and self._submit.scored and self.log_prob is None
+    def is_drafted(self) -> bool:
+        """It is a draft, and all its semantic tokens are there: how likely they are is the rest."""
+        return self._submit.draft and self.stage is Stage.COARSE
 
     def anew(self) -> "Job":
         """The same with another seed, as if it had not been begun; only the time it took counts."""
@@ -203,7 +210,10 @@ class Job:
     def done(self) -> Done:
         """The job's last event."""
         fine_codes = self.fine.codes()
-        audio_s = self.sound.samples / self._config.codec.sample_rate
+        codec = self._config.codec
+        audio_s = made_s = self.sound.samples / codec.sample_rate
+        if self._submit.draft:
+            made_s = self.coarse.total // self._config.coarse.codebooks / codec.frame_rate
         return Done(
             job_id=self.id,
             audio_s=audio_s,
@@ -221,12 +231,12 @@ class Job:
                 fine_codes=fine_codes,
                 family=self._config.family,
             ),
-            notes=self.notes if self.ended else (*self.notes, _CUT.format(audio_s)),
+            notes=self.notes if self.ended else (*self.notes, _CUT.format(made_s)),
             renditions=(
                 Rendition(
                     text=self._submit.text,
                     seed=self.sampling.seed,
-                    audio_s=audio_s,
+                    audio_s=made_s,
                     rerolls=self._tries,
                     ended=self.ended,
                     log_prob=self.log_prob,
@@ -251,6 +261,18 @@ def longest_semantic(submit: Submit, config: ModelConfig) -> tuple[int, bool]:
     # The window's end: a text that fills it may just have been said slowly.
     fits = typical_s(submit.text) < _FILLED * config.max_utterance_s
     return limit, fits and limit == config.semantic.max_steps
+
+
+def check_semantic(tokens: Sequence[int], config: ModelConfig) -> None:
+    """Raise InvalidRequest where semantic tokens that were handed in cannot be spoken."""
+    numbers = config.semantic
+    if not total_steps(len(tokens), config) or len(tokens) > numbers.max_steps:
+        raise InvalidRequest(
+            f"{len(tokens)} semantic tokens make no utterance; at most {numbers.max_steps} do, and "
+            "at least so many that there is sound."
+        )
+    if not all(0 <= token < numbers.vocab for token in tokens):
+        raise InvalidRequest(f"Semantic tokens must be from 0 to {numbers.vocab - 1}.")
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -126,7 +126,8 @@ class Pipeline:
         history: HistoryPrompt | None,
         on_event: Callable[[JobEvent], None] | None = None,
     ) -> tuple[npt.NDArray[np.float32], Done]:
-        """One job from its admission to its end: (N,) float32 samples and the Done event.
+        """One job from its admission to its end: (N,) float32 samples, none of a draft, and the
+        Done event.
 
         Raises InvalidRequest when the job fails, JobTimeout past its deadline, RuntimeError when no
         slot is free.
@@ -146,7 +147,7 @@ class Pipeline:
                         late = event.reason is Reason.TIMEOUT
                         raise (JobTimeout if late else InvalidRequest)(event.detail)
                     elif isinstance(event, Done):
-                        return np.concatenate(pieces), event
+                        return np.concatenate([np.zeros(0, np.float32), *pieces]), event
         finally:
             self.cancel(submit.job_id)
 
@@ -183,10 +184,12 @@ class Pipeline:
             if job.is_astray:
                 logger.info("job %s: no end came, begun anew", job.id)
                 job = self._jobs[job.slot] = job.anew()
-            if job.is_to_be_scored:
-                job.log_prob = self._semantic.log_prob(job.slot, job.semantic)
             if job.id in told:
                 events.append(Progress(job.id, stage, job.fraction(stage)))
+            if job.is_drafted:
+                job.log_prob = self._semantic.log_prob(job.slot, job.semantic)
+                self._jobs[job.slot] = None
+                events.append(job.done())
             if job.stage is None:
                 detail = "The model ended the clip before it began; try another seed or wording."
                 events.append(self._fail(job, Reason.INVALID, detail))

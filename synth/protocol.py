@@ -5,7 +5,7 @@ one job is one utterance: a piece of text that fits one window of the model. A l
 several of them, put together on the asking side, whose reader gets the same events. Knows nothing
 of queues, processes or Discord.
 
-    Submit -> Accepted -> Progress* -> Audio+ -> Done
+    Submit -> Accepted -> Progress* -> Audio+ -> Done      (no Audio of a draft)
                      \\-> Failed           (at any point, exactly one of Done and Failed)
     Cancel -> Failed(reason=CANCELLED)
 """
@@ -110,7 +110,11 @@ class Submit:
     # How often it is begun anew, with another seed, when its end does not come in the longest time
     # its text can take; the last try is cut there. 0: whatever the model does is right.
     rerolls: int = 0
-    scored: bool = False  # Done is to say how likely the semantic tokens were
+    # Only to be thought up: it ends with its semantic tokens, in Done.history, and how likely they
+    # are, and no sound comes. What became of the best draft is spoken by a job that is given its
+    # `semantic_tokens` and seed, and comes out as if it had not been a draft.
+    draft: bool = False
+    semantic_tokens: tuple[int, ...] | None = None
     # Seconds of work, from admission into a slot. The pipeline ends a job that is past it, between
     # two steps; the supervisor kills a worker that has not done so a while after.
     deadline_s: float | None = None
@@ -235,18 +239,20 @@ class Rendition:
 
     text: str
     seed: int  # the one its sound was made with
-    audio_s: float
+    audio_s: float  # a draft's: what its sound would last
     start_s: float = 0.0
     rerolls: int = 0  # tries that were given up because no end came
     ended: bool = True  # False: no end came in the last try either, and it was cut
     trimmed_s: float = 0.0  # silence taken off its ends
     takes: int = 1  # candidates it was chosen from
-    log_prob: float | None = None  # mean of its semantic tokens, natural; when asked for
+    log_prob: float | None = None  # mean of its semantic tokens, natural; of drafts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Done:
-    """All audio has been sent. `history` continues this clip or becomes a voice."""
+    """All audio has been sent. `history` continues this clip or becomes a voice; a draft's has
+    nothing but semantic tokens.
+    """
 
     job_id: str
     audio_s: float

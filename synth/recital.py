@@ -39,7 +39,7 @@ class Manner:
     live: sound is given out as it comes, each utterance at the loudness the voice had so far; else
     a whole utterance at a time, all equally loud.
     rerolls: how often an utterance whose end does not come is begun anew (`Submit.rerolls`).
-    takes: candidates for each utterance, of which the best is heard.
+    takes: candidates for each utterance, drafts of which only the best becomes sound.
     plain: nothing is trimmed, levelled or begun anew: Bark's own sound.
     most_s: where the whole clip is cut.
     """
@@ -73,13 +73,12 @@ class Recital:
         assert utterances
         self.job_id = job_id
         self._manner = manner
-        self._rate = sample_rate
         self._shares = shares or StageShares()
         self._parts = [
             Part(utterance, max(1.0, weight(utterance.text)), [None] * max(1, manner.takes))
             for utterance in utterances
         ]
-        self._where: dict[str, tuple[Part, int]] = {}  # submit id -> part, take
+        self._where: dict[str, tuple[Part, Take]] = {}  # by submit id
         self._voices: dict[str, HistoryPrompt] = {}  # speaker without a voice -> what came first
         self._spoken = Spoken(
             job_id,
@@ -105,16 +104,15 @@ class Recital:
         seconds.
         """
         sounding = self._spoken.sounding
-        if sounding is None or (take := sounding[0].takes[0]) is None:
+        if sounding is None or (take := sounding[0].heard) is None:
             return None
         return take.submit.job_id, sounding[1]
 
     def left(self) -> Iterator[str]:
-        """The texts of what was not submitted yet."""
+        """The texts whose sound was not submitted yet."""
         for part in self._parts:
-            for take in part.takes:
-                if take is None:
-                    yield part.utterance.text
+            if part.heard is None:
+                yield part.utterance.text
 
     def next_submit(self) -> Submit | None:
         """What may be worked on now, in the order of the text; None: nothing, for now or at all."""
@@ -131,10 +129,13 @@ class Recital:
                 waiting.add(speaker)
             for index, take in enumerate(part.takes):
                 if take is None:
-                    return self._submit(number, index, voice)
+                    return self._try(number, index, voice)
+            if part.drafted is not None and part.final is None:
+                return self._final(number, part.drafted)
         return None
 
-    def _submit(self, number: int, index: int, voice: str | HistoryPrompt | None) -> Submit:
+    def _try(self, number: int, index: int, voice: str | HistoryPrompt | None) -> Submit:
+        """The only take of a part, or one of its drafts."""
         part, manner = self._parts[number], self._manner
         # Not the addresses of the engine's own new tries.
         seed = derived_seed(manner.sampling.seed, 0, index, part.retries)
@@ -151,20 +152,36 @@ class Recital:
             utterance=number,
             streaming=manner.streaming or Streaming.EXACT,
             rerolls=0 if manner.plain else manner.rerolls or 0,
-            scored=len(part.takes) > 1,
+            draft=len(part.takes) > 1,
             deadline_s=manner.deadline_s,
         )
-        part.takes[index] = Take(submit)
-        self._where[job_id] = part, index
+        take = part.takes[index] = Take(submit)
+        self._where[job_id] = part, take
+        return submit
+
+    def _final(self, number: int, drafted: Take) -> Submit:
+        """The best draft of a part, on its way to sound: what it would have been with its seed."""
+        part, draft, done = self._parts[number], drafted.submit, drafted.done
+        assert done is not None
+        job_id = f"{self.job_id}.{number + 1}"
+        job_id += f".again{part.retries}" if part.retries else ""
+        submit = replace(
+            draft,
+            job_id=job_id,
+            sampling=replace(draft.sampling, seed=done.seed),
+            rerolls=0,
+            draft=False,
+            semantic_tokens=tuple(done.history.semantic.tolist()),
+        )
+        part.final = Take(submit)
+        self._where[job_id] = part, part.final
         return submit
 
     def happened(self, event: JobEvent) -> list[Progress | Audio | Done]:
         """Take in an event of a submit; what the reader is to be told."""
         if self.over or event.job_id not in self._where:
             return []
-        part, index = self._where[event.job_id]
-        take = part.takes[index]
-        assert take is not None
+        part, take = self._where[event.job_id]
         match event:
             case Progress():
                 take.fraction = max(take.fraction, self._shares.fraction(event))
@@ -174,26 +191,31 @@ class Recital:
                 take.chunks.append(samples)
             case Done():
                 take.done = event
-                self._shares.learn(event.timings)
                 self._count(event.timings)
-                self._choose(part)
+                if take is part.heard:
+                    self._is_whole(part, take)
+                else:
+                    self._choose(part)
             case _:
                 return []
         told: list[Progress | Audio | Done] = [*self._spoken.hand_out()]
         return [*told, self._done()] if self._spoken.whole else told
 
     def failed(self, job_id: str, error: SynthError) -> None:
-        """Try that utterance once more, with another seed. Raises the error when that was done, or
-        the reader has some of it already.
+        """Try that once more, with another seed; the best draft, with its own. Raises the error
+        when that was done, or the reader has some of it already.
         """
-        part, index = self._where.pop(job_id)
+        part, take = self._where.pop(job_id)
         if self.single or part.retries >= _RETRIES or part.given:
             if len(self._parts) == 1:
                 raise error
             place = f"Part {self._parts.index(part) + 1} of {len(self._parts)}"
             raise type(error)(f"{place} could not be spoken: {error}") from error
         part.retries += 1
-        part.takes[index] = None
+        if take is part.final:
+            part.final = None
+        else:
+            part.takes[part.takes.index(take)] = None
 
     def _progress(self, event: Progress) -> Progress:
         total = sum(part.weight for part in self._parts)
@@ -213,24 +235,34 @@ class Recital:
             fine_s=self._timings.fine_s + timings.fine_s,
             codec_s=self._timings.codec_s + timings.codec_s,
             queued_s=timings.queued_s if first else self._timings.queued_s,
-            ttfa_s=timings.ttfa_s if first else self._timings.ttfa_s,
+            ttfa_s=self._timings.ttfa_s or timings.ttfa_s,  # drafts have none
         )
 
     def _choose(self, part: Part) -> None:
-        takes = [take for take in part.takes if take is not None and take.done is not None]
-        if len(takes) < len(part.takes):
+        """Of a part's drafts the best, as soon as all are there."""
+        drafts = [take for take in part.takes if take is not None and take.done is not None]
+        if len(drafts) < len(part.takes):
             return
 
-        def value(take: Take) -> float:
-            assert take.done is not None
-            return score(part.utterance.text, take.samples, self._rate, take.done)
+        def value(draft: Take) -> float:
+            assert draft.done is not None
+            return score(part.utterance.text, draft.done.renditions[0])
 
-        part.best = takes[0] if len(takes) == 1 else max(takes, key=value)
-        assert part.best.done is not None
-        self._voices.setdefault(part.utterance.speaker, part.best.done.history)
-        for take in takes:
-            if take is not part.best:
-                take.chunks.clear()
+        part.drafted = max(drafts, key=value)
+
+    def _is_whole(self, part: Part, take: Take) -> None:
+        assert take.done is not None
+        if part.drafted is None:
+            self._shares.learn(take.done.timings)
+        else:
+            # How its semantic tokens came about, only the draft can tell.
+            assert part.drafted.done is not None
+            draft, done = part.drafted.done, take.done
+            made = replace(draft.renditions[0], audio_s=done.audio_s)
+            notes = tuple(dict.fromkeys((*draft.notes, *done.notes)))
+            take.done = replace(done, notes=notes, renditions=(made,))
+        part.best = take
+        self._voices.setdefault(part.utterance.speaker, take.done.history)
 
     def _done(self) -> Done:
         self.over = True

@@ -38,16 +38,24 @@ class Part:
 
     utterance: Utterance
     weight: float
-    takes: list[Take | None]  # None: not submitted yet
+    takes: list[Take | None]  # None: not submitted yet; drafts, where there are several
     retries: int = 0
     stage: Stage = Stage.SEMANTIC
-    best: Take | None = None  # all takes are done, and this is the one
+    drafted: Take | None = None  # the best of several, of which `final` is made
+    final: Take | None = None
+    best: Take | None = None  # whole, and the one to be heard
     given: int = 0  # chunks of it that were handed out
+
+    @property
+    def heard(self) -> Take | None:
+        """The one whose sound is or will be heard, once it is known and submitted."""
+        return self.takes[0] if len(self.takes) == 1 else self.final
 
     @property
     def fraction(self) -> float:
         tried = [take.fraction if take else 0.0 for take in self.takes]
-        return 1.0 if self.best else sum(tried) / len(tried)
+        so_far = max(sum(tried) / len(tried), self.final.fraction if self.final else 0.0)
+        return 1.0 if self.best else so_far
 
 
 class Spoken:
@@ -98,9 +106,7 @@ class Spoken:
         """What may be heard by now and was not handed out."""
         while not self.whole:
             part = self._parts[self._at]
-            take = part.best
-            if take is None and self._live and len(part.takes) == 1:
-                take = part.takes[0]
+            take = part.heard if self._live else part.best
             if take is None or (part.best is None and part.given == len(take.chunks)):
                 return
             if part.given == 0:

@@ -96,13 +96,15 @@ class Puppet:
         self.say(Audio(submit.job_id, submit.utterance, chunk, tone))
 
     def finish(self, submit: Submit, seconds: float = 0.5) -> None:
-        self.sound(submit, seconds=seconds)
+        """seconds: how long its sound is; a draft's would be."""
+        if not submit.draft:
+            self.sound(submit, seconds=seconds)
         self._ended(submit.job_id)
         made = Rendition(text=submit.text, seed=submit.sampling.seed, audio_s=seconds)
         self.say(
             Done(
                 job_id=submit.job_id,
-                audio_s=seconds,
+                audio_s=0.0 if submit.draft else seconds,
                 seed=submit.sampling.seed,
                 timings=Timings(1.0, 1.0, 1.0, 1.0),
                 history=NOTHING,

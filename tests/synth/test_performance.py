@@ -252,9 +252,16 @@ async def test_takes_share_the_slots_and_the_best_is_heard() -> None:
         third = puppet.running[2]
         for submit in list(puppet.running):  # only one is as long as the text takes
             puppet.finish(submit, seconds=1.0 if submit is third else 0.1)
+        await settle()
+        (final,) = puppet.running  # the others never get to sound
+        assert final.job_id == "j.1" and final.semantic_tokens is not None
+        assert job.eta_s is None  # drafts do not tell how long a clip takes
+        puppet.finish(final, seconds=1.0)
         done = (await collect(job))[-1]
         assert isinstance(done, Done) and done.seed == third.sampling.seed
         assert done.renditions[0].takes == 4
+        job = client.speak("Hello there.", user="a", manner=Manner(takes=2), job_id="k")
+        assert job.eta_s is not None
 
 
 async def test_nothing_to_say_is_refused() -> None:

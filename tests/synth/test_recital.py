@@ -48,13 +48,33 @@ def sound(submit: Submit) -> Samples:
 
 
 def events_of(submit: Submit) -> list[JobEvent]:
-    """What a worker says of it: sound in three chunks, progress before, Done at the end."""
+    """What a worker says of it: sound in three chunks, progress before, Done at the end; of a
+    draft only what is known of its semantic tokens, which are its seed.
+    """
     samples, job_id = sound(submit), submit.job_id
     events: list[JobEvent] = [Progress(job_id, Stage.SEMANTIC, f) for f in (0.5, 1.0)]
+    made = Rendition(text=submit.text, seed=submit.sampling.seed, audio_s=len(samples) / RATE)
+    if submit.draft:
+        history = replace(history_of(job_id), semantic=np.array([submit.sampling.seed]))
+        timings = Timings(1.0, queued_s=0.5)
+        notes = ("Something to know.",)
+        return [
+            *events,
+            Done(
+                job_id=job_id,
+                audio_s=0.0,
+                seed=made.seed,
+                timings=timings,
+                history=history,
+                notes=notes,
+                renditions=(made,),
+            ),
+        ]
+    if submit.semantic_tokens is not None:
+        events.clear()
     events += [Progress(job_id, Stage.COARSE, 1.0)]
     for chunk, part in enumerate(np.array_split(samples, 3)):
         events += [Audio(job_id, submit.utterance, chunk, part)]
-    made = Rendition(text=submit.text, seed=submit.sampling.seed, audio_s=len(samples) / RATE)
     events.append(
         Done(
             job_id=job_id,
@@ -153,12 +173,14 @@ def test_whatever_the_order_of_events_the_reader_hears_the_text(
     assert [made.text for made in done.renditions] == TEXTS[:count]
     starts = [made.start_s for made in done.renditions]
     assert starts[0] == 0.0 and starts == sorted(starts)
-    assert done.timings.coarse_s == 2.0 * count * takes
+    assert done.timings.coarse_s == 2.0 * count  # drafts end before it
     assert done.notes == ("Something to know.",)
     whole = [event.whole for event in stage.told if isinstance(event, Progress)]
     assert whole == sorted(whole, key=lambda share: share or 0.0) and (whole[-1] or 0) <= 1.0
     assert all(event.job_id == "job" for event in stage.told)
-    assert len(stage.submits) == count * takes
+    drafts = count * takes if takes > 1 else 0
+    assert sum(submit.draft for submit in stage.submits) == drafts
+    assert len(stage.submits) == count + drafts
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
@@ -287,23 +309,60 @@ def test_bark_itself_is_neither_trimmed_nor_levelled_nor_begun_anew() -> None:
     np.testing.assert_array_equal(stage.samples, sound(stage.submits[0]))
 
 
-def test_the_best_of_several_takes_is_heard_and_named() -> None:
-    manner = Manner(voice="v", takes=4, sampling=Sampling(seed=4))
+def drafted(recital: Recital, count: int, best: int) -> list[Submit]:
+    """The drafts of a recital of one utterance, all done."""
+    drafts: list[Submit] = []
+    while submit := recital.next_submit():
+        drafts.append(submit)
+    assert len(drafts) == count
+    for number, submit in enumerate(drafts):
+        assert submit.draft and not recital.next_submit()
+        *told, done = events_of(submit)
+        assert isinstance(done, Done)
+        opinion = replace(
+            done.renditions[0], log_prob=-1.5 if number == best else -2.5, audio_s=1.0, rerolls=1
+        )
+        for event in [*told, replace(done, renditions=(opinion,), notes=("Cut.",))]:
+            assert all(isinstance(one, Progress) for one in recital.happened(event))
+    return drafts
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_best_of_several_drafts_alone_becomes_sound_and_is_named(live: bool) -> None:
+    manner = Manner(voice="v", takes=4, live=live, sampling=Sampling(seed=4), rerolls=2)
     recital = recital_of(["Hello there."], manner)
-    submits = [recital.next_submit() for _ in range(4)]
-    assert recital.next_submit() is None
+    drafts = drafted(recital, 4, best=2)
+    assert [draft.sampling.seed for draft in drafts] == [derived_seed(4, 0, n) for n in range(4)]
+    final = recital.next_submit()
+    assert final and not final.draft and recital.next_submit() is None
+    assert final.job_id == "job.1" and final.rerolls == 0
+    assert final.sampling.seed == drafts[2].sampling.seed
+    assert final.semantic_tokens == (drafts[2].sampling.seed,)
+    assert recital.sounding == ("job.1", 0.0)
     told: list[Progress | Audio | Done] = []
-    for number, submit in enumerate(submits):
-        assert submit and submit.scored
-        assert submit.sampling.seed == derived_seed(4, 0, number)
-        for event in events_of(submit):
-            if isinstance(event, Done):
-                opinion = replace(event.renditions[0], log_prob=[-3.0, -2.5, -1.5, -2.0][number])
-                event = replace(event, renditions=(opinion,))
-            told += recital.happened(event)
+    for event in events_of(final):
+        told += recital.happened(event)
+        if isinstance(event, Audio):
+            assert live == isinstance(told[-1], Audio)  # live: at once
     done = told[-1]
-    assert isinstance(done, Done) and submits[2]
-    assert done.seed == done.renditions[0].seed == submits[2].sampling.seed
-    assert done.renditions[0].takes == 4
-    (audio,) = [event for event in told if isinstance(event, Audio)][:1]
-    assert len(audio.samples) and all(t.job_id == "job" for t in told)
+    assert isinstance(done, Done) and all(event.job_id == "job" for event in told)
+    made = done.renditions[0]
+    assert done.seed == made.seed == drafts[2].sampling.seed
+    assert (made.takes, made.log_prob, made.rerolls) == (4, -1.5, 1)
+    samples = np.concatenate([event.samples for event in told if isinstance(event, Audio)])
+    assert made.audio_s == done.audio_s == len(samples) / RATE
+    assert done.notes == ("Cut.", "Something to know.")
+    assert done.timings.semantic_s == 4 * 1.0 + 1.0
+
+
+def test_the_best_draft_is_spoken_once_more_where_that_failed() -> None:
+    recital = recital_of(["Hello there."], Manner(voice="v", takes=2, sampling=Sampling(seed=4)))
+    drafted(recital, 2, best=1)
+    final = recital.next_submit()
+    assert final
+    recital.failed(final.job_id, InvalidRequest("Broken."))
+    again = recital.next_submit()
+    assert again and again == replace(final, job_id="job.1.again1")
+    assert recital.next_submit() is None
+    with pytest.raises(InvalidRequest, match="Broken"):
+        recital.failed(again.job_id, InvalidRequest("Broken."))
