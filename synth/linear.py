@@ -112,7 +112,7 @@ class PackedInt8Linear(Int8Linear):
         assert kernels is not None
         self.packed: npt.NDArray[np.int8] = kernels.pack(whole.numpy())
         sums = whole.sum(1, dtype=torch.int32)
-        self.shift: npt.NDArray[np.int32] = (_X_ZERO * sums).to(torch.int32).numpy()
+        self.shift: npt.NDArray[np.int32] = (_X_ZERO * sums).numpy()
 
 
 def _product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:

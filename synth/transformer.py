@@ -151,15 +151,17 @@ def build_transformer(
             tensors[head] = tensors[wte]
     check_tensors(stage, tensor_shapes(shape, codebooks=codebooks), tensors)
 
+    def placed(name: str, dtype: torch.dtype | None = None) -> Tensor:
+        return tensors[name].to(device=device, dtype=dtype or precision.dtype).contiguous()
+
     def get(name: str, dtype: torch.dtype | None = None) -> Tensor:
-        held = tensors[name]
-        found = held.to(device=device, dtype=dtype or precision.dtype).contiguous()
+        held, found = tensors[name], placed(name, dtype)
         # Where most weights are held in another form, a view would keep the whole file in memory.
         kept = precision.linear is Linear or found.data_ptr() != held.data_ptr()
         return found if kept else found.clone()
 
     def linear(name: str) -> Linear:
-        return precision.linear(tensors[name].to(device=device, dtype=precision.dtype).contiguous())
+        return precision.linear(placed(name))
 
     def norm(name: str) -> Norm:
         return Norm(get(f"{name}.weight"), get(f"{name}.bias") if codebooks else None)
