@@ -77,9 +77,14 @@ class FusedDecode:
     def __call__(
         self, x: Tensor, slots: Sequence[int], positions: Sequence[int], head: int
     ) -> Tensor:
-        """x (R, C) float32, overwritten, at `positions` of `slots` -> a head's logits (R, V)."""
+        """x (R, C) float32, overwritten, at `positions` of `slots` -> a head's logits (R, V).
+
+        Raises what a helper's thread met with in an earlier step.
+        """
         module, rows = self._module, x.shape[0]
         width, n_head, context = self._sizes
+        # The compiled step checks no bounds, and would write into the next head's keys.
+        assert max(positions) < context, "a position is past the model's context"
         if rows not in self._shared:
             self._shared[rows] = module.shared(rows, width, n_head, context)
         logits = np.empty((rows, self._heads[head][1].size), np.float32)
@@ -121,9 +126,12 @@ class _Helper:
         self._waiting: deque[Future[None]] = deque()
 
     def help(self, step: Callable[..., None], *args: Any) -> None:
-        """Begin as soon as the last one is over; not at all when one waits for that already."""
+        """Begin as soon as the last one is over; not at all when one waits for that already.
+
+        Raises what one that is over failed with.
+        """
         while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()
+            self._waiting.popleft().result()
         if len(self._waiting) < 2:
             self._waiting.append(self._pool.submit(step, *args))
 

@@ -113,6 +113,18 @@ def test_other_precisions_have_no_such_step() -> None:
 
 
 @needs_kernels
+def test_what_reaches_past_the_context_is_refused(model: Model) -> None:
+    """The compiled step checks no bounds: it wrote into the memory that came next."""
+    one = stepper(model, slots=2)
+    assert one._fused is not None
+    before = one.cache.k.clone()
+    x = torch.zeros(2, RANDOM.semantic_shape.width)
+    with pytest.raises(AssertionError, match="context"):
+        one._fused(x, [0, 1], [3, one.cache.context], 0)
+    assert torch.equal(one.cache.k, before)
+
+
+@needs_kernels
 def test_threads_do_not_change_a_bit(model: Model) -> None:
     """Whoever takes which piece of a step, and however late a helper comes."""
     before = torch.get_num_threads()
@@ -155,3 +167,17 @@ def test_a_helper_that_is_late_is_not_waited_for(
     assert len(late) == 6
     assert np.array_equal(np.concatenate(found), expected)
     assert torch.equal(helped.cache.k, alone.cache.k)
+
+
+def test_what_a_helper_fails_with_is_raised() -> None:
+    """It was dropped with the step that it had failed in."""
+
+    def broken() -> None:
+        raise ValueError("a helper's")
+
+    helper = fused_decode._Helper()
+    helper.help(broken)
+    helper._waiting[0].exception()  # waits for it to be over
+    with pytest.raises(ValueError, match="a helper's"):
+        helper.help(lambda: None)
+    assert not helper._waiting
