@@ -9,6 +9,7 @@ Loads everything when told to and keeps it until the object goes. One thread use
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,8 +84,9 @@ class Clip:
 class Bark:
     """A loaded model. `Bark.load()` makes one."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._pipeline = pipeline
+        self._clock = clock
         self._book = voice_book(self.config)
         # What a listener should know about the model.
         self.notice = notice_of(self.config)
@@ -222,6 +224,8 @@ class Bark:
 
     def _perform(self, recital: Recital) -> Iterator[JobEvent]:
         """Work on a recital in the pipeline's slots until it is over."""
+        began = self._clock()
+        ttfa_s: float | None = None
         running: set[str] = set()
         try:
             while not recital.over:
@@ -238,7 +242,13 @@ class Bark:
                     else:
                         if isinstance(event, Done):
                             running.discard(event.job_id)
-                        yield from recital.happened(event)
+                        for told in recital.happened(event):
+                            if isinstance(told, Audio) and ttfa_s is None:
+                                ttfa_s = self._clock() - began
+                            if isinstance(told, Done):
+                                timings = replace(told.timings, ttfa_s=ttfa_s or 0.0)
+                                told = replace(told, timings=timings)
+                            yield told
         finally:
             for job_id in running:
                 self._pipeline.cancel(job_id)

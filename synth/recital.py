@@ -227,15 +227,14 @@ class Recital:
         return replace(event, job_id=self.job_id, whole=self._whole)
 
     def _count(self, timings: Timings) -> None:
+        """Add up the work; when the first sound is out, only who has a clock can tell."""
         first = self._timings == Timings()
-        self._timings = replace(
-            timings,
+        self._timings = Timings(
             semantic_s=self._timings.semantic_s + timings.semantic_s,
             coarse_s=self._timings.coarse_s + timings.coarse_s,
             fine_s=self._timings.fine_s + timings.fine_s,
             codec_s=self._timings.codec_s + timings.codec_s,
             queued_s=timings.queued_s if first else self._timings.queued_s,
-            ttfa_s=self._timings.ttfa_s or timings.ttfa_s,  # drafts have none
         )
 
     def _choose(self, part: Part) -> None:

@@ -10,6 +10,7 @@ from synth.errors import InvalidRequest
 from synth.pipeline import Pipeline
 from synth.protocol import Audio, Done, JobEvent, Progress, Sampling, Submit
 from synth.seeds import derived_seed
+from tests.synth.clock import FakeClock
 from tests.synth.tiny import tiny_model
 
 SHORT = Sampling(max_seconds=0.4)
@@ -70,6 +71,22 @@ def test_the_best_take_is_kept_and_its_seed_makes_it_again() -> None:
     assert clip.renditions[0].takes == 4
     again = speaker.say("Hello there.", seed=clip.seed, rerolls=0)
     np.testing.assert_array_equal(again.samples, clip.samples)
+
+
+@pytest.mark.parametrize("takes", [1, 3])
+def test_the_time_to_the_first_sound_is_that_of_the_whole_request(takes: int) -> None:
+    """Only the winner's own way to sound was counted, not the drafts before it."""
+    clock, events = FakeClock(), list[JobEvent]()
+    speaker = Bark(Pipeline(tiny_model(), slots=4), clock=clock)
+
+    def heard(event: JobEvent) -> None:
+        events.append(event)
+        clock.advance(1.0)
+
+    clip = speaker.say("Hello there.", seed=3, takes=takes, rerolls=0, on_event=heard)
+    kinds = [type(event) for event in events]
+    assert clip.timings.ttfa_s == kinds.index(Audio) > 0
+    assert isinstance(events[-1], Done) and events[-1].timings == clip.timings
 
 
 def test_a_dialogue_has_its_voices() -> None:
