@@ -25,9 +25,9 @@ from tqdm import tqdm
 from synth.coarse import CoarseInput
 from synth.errors import InvalidRequest
 from synth.fine import FineJob
-from synth.job import check_sampling
 from synth.original_models import OriginalModels
 from synth.protocol import HistoryPrompt, Sampling
+from synth.request_checks import check_sampling
 from synth.semantic import max_tokens
 from synth.vocab import BARK, ModelConfig
 from synth.voices import VoiceBook, is_npz, load_npz, save_npz, validate

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def say(options: argparse.Namespace) -> int:
     """Load once, then speak and save each text; one that cannot be spoken keeps no other back."""
-    from synth.job import check_sampling
+    from synth.request_checks import check_sampling
 
     texts = _texts(options)
     live = _live(options)
