@@ -17,29 +17,34 @@ Shape letters: R rows, C width, L layers, S slots, H heads, T positions, D head 
 product, padded to a multiple of `PADDING`.
 """
 
+import inspect
 import math
 import os
+from collections.abc import Callable
+from hashlib import sha256
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
 from numba import config, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
+
+from synth import int8_arithmetic
+from synth.int8_arithmetic import (
+    OPTIONS,
+    X_ZERO,
+    attend_head,
+    gelu_all,
+    norm_and_round,
+    round_row,
+    scale_sums,
+)
 
 PADDING = 16  # bytes a turn of the innermost loop takes at most
-_X_ZERO = 128
 _LINE = 64  # bytes that cores pass to each other at once
 _SHARE = 1 << 16  # bytes of weights a thread takes at a time
-_LEAST = np.float32(1e-30)
-_EPS = np.float32(1e-5)
-_OPTIONS = {
-    "nogil": True,
-    "boundscheck": False,
-    "error_model": "numpy",
-    # Sums may be taken in another order, and no number here is infinite or none at all.
-    "fastmath": {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"},
-}
 
 
 def lanes() -> int:
@@ -147,121 +152,7 @@ else:
         return 0
 
 
-def _reinterpret(name, source, target) -> Any:
-    """A scalar's bits as another type's."""
-
-    def function(typingctx, x):
-        def codegen(context, builder, signature, args):
-            return builder.bitcast(args[0], context.get_value_type(target))
-
-        return target(source), codegen
-
-    function.__name__ = name
-    return intrinsic(function)
-
-
-_as_float = _reinterpret("_as_float", types.uint32, types.float32)
-_as_bits = _reinterpret("_as_bits", types.float32, types.uint32)
-
-
-def _wide(x):
-    """A value of the cache as float32: itself, or a bfloat16's bits made wider."""
-
-
-def _narrow(x, like):
-    """A float32 as the cache holds it, rounded to nearest even."""
-
-
-@overload(_wide)
-def _(x):
-    if x == types.uint16:
-        return lambda x: _as_float(np.uint32(x) << np.uint32(16))
-    return lambda x: x
-
-
-@overload(_narrow)
-def _(x, like):
-    def rounded(x, like):
-        bits = _as_bits(x)
-        up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        return np.uint16((bits + up) >> np.uint32(16))
-
-    return rounded if like == types.uint16 else lambda x, like: x
-
-
-@njit(**_OPTIONS)
-def _exp(x):
-    """e^x for x <= 0 in float32, to its last bits: 2 to a whole power times a polynomial."""
-    # Bounded: numbers too small for a full mantissa take many times as long.
-    scaled = max(x * np.float32(1.4426950408889634), np.float32(-100.0))
-    whole = np.floor(scaled + np.float32(0.5))
-    f = (scaled - whole) * np.float32(0.6931471805599453)
-    p = np.float32(1 / 720)
-    p = p * f + np.float32(1 / 120)
-    p = p * f + np.float32(1 / 24)
-    p = p * f + np.float32(1 / 6)
-    p = p * f + np.float32(0.5)
-    p = p * f + np.float32(1.0)
-    p = p * f + np.float32(1.0)
-    return p * _as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
-
-
-@njit(**_OPTIONS)
-def _gelu(x):
-    """Exact GELU; erf by Abramowitz and Stegun 7.1.26, off by at most 1.5e-7."""
-    z = abs(x) * np.float32(0.7071067811865476)
-    t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.3275911) * z)
-    p = np.float32(1.061405429)
-    p = p * t + np.float32(-1.453152027)
-    p = p * t + np.float32(1.421413741)
-    p = p * t + np.float32(-0.284496736)
-    p = p * t + np.float32(0.254829592)
-    tail = np.float32(0.5) * p * t * _exp(-z * z)  # of the normal distribution, beyond |x|
-    return max(x, np.float32(0.0)) - abs(x) * tail
-
-
-@njit(**_OPTIONS)
-def _gelu_all(x, out):
-    for i in range(x.size):
-        out[i] = _gelu(x[i])
-
-
-@njit(**_OPTIONS)
-def _norm(x, weight, out):
-    """LayerNorm of one row, without bias."""
-    n = x.size
-    total = np.float32(0.0)
-    for i in range(n):
-        total += x[i]
-    mean = total / np.float32(n)
-    squares = np.float32(0.0)
-    for i in range(n):
-        squares += (x[i] - mean) * (x[i] - mean)
-    scale = np.float32(1.0) / np.sqrt(squares / np.float32(n) + _EPS)
-    for i in range(n):
-        out[i] = (x[i] - mean) * scale * weight[i]
-
-
-@njit(**_OPTIONS)
-def _round(x, whole):
-    """One row as whole numbers around 128, in uint8; returns its largest magnitude."""
-    most = _LEAST
-    for i in range(x.size):
-        most = max(most, abs(x[i]))
-    scale = np.float32(127.0) / most
-    for i in range(x.size):
-        whole[i] = np.uint8(np.int32(np.rint(x[i] * scale)) + np.int32(_X_ZERO))
-    return most
-
-
-@njit(**_OPTIONS)
-def _scale(sums, scale, shift, most, out, add):
-    for o in range(scale.size):
-        y = np.float32(sums[o] - shift[o]) * scale[o] * most
-        out[o] = out[o] + y if add else y
-
-
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _finish(counter, total, count):
     """Say that `count` pieces of work are done; wait until all `total` are, where it is 0."""
     done = _take(counter + _LINE, count)
@@ -273,7 +164,7 @@ def _finish(counter, total, count):
         done = _take(counter + _LINE, 0)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _multiply(whole, most, weights, scale, shift, out, add, counter):
     """out (R, out) = or += the products of rounded rows (R, K) and packed weights at an address.
 
@@ -304,7 +195,7 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
                     count = 1
                     _tile_1(x, size, weight, size, sums.ctypes.data)
                 for k in range(count):
-                    _scale(
+                    scale_sums(
                         sums[k],
                         scale[left:right],
                         shift[left:right],
@@ -318,36 +209,7 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
     _finish(counter, groups, 0)
 
 
-@njit(**_OPTIONS)
-def _attend_head(query, key, value, keys, values, scores, down, out):
-    """One head of one row: key and value (D,) go to the end of keys and values (T, D)."""
-    live, size = keys.shape
-    for d in range(size):
-        keys[live - 1, d] = _narrow(key[d], keys[0, 0])
-        values[live - 1, d] = _narrow(value[d], keys[0, 0])
-    most = np.float32(-3e38)
-    for t in range(live):
-        k = keys[t]
-        total = np.float32(0.0)
-        for d in range(size):
-            total += query[d] * _wide(k[d])
-        scores[t] = total * down
-        most = max(most, scores[t])
-    whole = np.float32(0.0)
-    for t in range(live):
-        scores[t] = _exp(scores[t] - most)
-        whole += scores[t]
-    out[:] = np.float32(0.0)
-    for t in range(live):
-        v = values[t]
-        share = scores[t]
-        for d in range(size):
-            out[d] += share * _wide(v[d])
-    for d in range(size):
-        out[d] /= whole
-
-
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     """Write each row's keys and values to its slot and position, and look back on all so far.
 
@@ -360,7 +222,7 @@ def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     while at < slots.size * heads:
         r, h = at // heads, at % heads
         live, base = positions[r] + 1, h * size
-        _attend_head(
+        attend_head(
             qkv[r, base : base + size],
             qkv[r, width + base : width + base + size],
             qkv[r, 2 * width + base : 2 * width + base + size],
@@ -375,14 +237,22 @@ def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     _finish(counter, slots.size * heads, 0)
 
 
-@njit(**_OPTIONS)
-def _rounded_norm(x, weight, buffer, whole, most):
-    for r in range(len(x)):
-        _norm(x[r], weight, buffer)
-        most[r] = _round(buffer, whole[r])
+def _kept(*others: ModuleType) -> Callable[[Any], Any]:
+    """Compile a function and keep what was made on disk, which is of `others`' text as well.
+
+    Numba makes a function anew where the file that it is in has changed, and goes on with the old
+    one where only what it calls in another file has. So it is kept by a name with that text in it.
+    """
+
+    def compiled(function: Any) -> Any:
+        text = "".join(map(inspect.getsource, others))
+        function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
+        return njit(cache=True, **OPTIONS)(function)
+
+    return compiled
 
 
-@njit(cache=True, **_OPTIONS)
+@_kept(int8_arithmetic)
 def decode(
     x,
     norms,
@@ -419,20 +289,20 @@ def decode(
     for layer in range(len(norms)):
         scale = scales[0][layer], scales[1][layer], scales[2][layer], scales[3][layer]
         shift = shifts[0][layer], shifts[1][layer], shifts[2][layer], shifts[3][layer]
-        _rounded_norm(x, norms[layer, 0], buffer, narrow, most)
+        norm_and_round(x, norms[layer, 0], buffer, narrow, most)
         _multiply(narrow, most, weights[layer, 0], scale[0], shift[0], qkv, False, at)
         _attend(qkv, keys[layer], values[layer], slots, positions, scores, attended, at + line)
         for r in range(rows):
-            most[r] = _round(attended[r], narrow[r])
+            most[r] = round_row(attended[r], narrow[r])
         _multiply(narrow, most, weights[layer, 1], scale[1], shift[1], x, True, at + 2 * line)
-        _rounded_norm(x, norms[layer, 1], buffer, narrow, most)
+        norm_and_round(x, norms[layer, 1], buffer, narrow, most)
         _multiply(narrow, most, weights[layer, 2], scale[2], shift[2], inner, False, at + 3 * line)
         for r in range(rows):
-            _gelu_all(inner[r], gated)
-            most[r] = _round(gated, wide[r])
+            gelu_all(inner[r], gated)
+            most[r] = round_row(gated, wide[r])
         _multiply(wide, most, weights[layer, 3], scale[3], shift[3], x, True, at + 4 * line)
         at += 5 * line
-    _rounded_norm(x, last_norm, buffer, narrow, most)
+    norm_and_round(x, last_norm, buffer, narrow, most)
     _multiply(narrow, most, head[0], head[1], head[2], out, False, at)
 
 
@@ -454,8 +324,8 @@ def shared(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray,
 def own(rows: int, width: int) -> tuple[np.ndarray, ...]:
     """What each thread of a step works in by itself, for so many rows."""
     return (
-        np.full((rows, padded(width)), _X_ZERO, np.uint8),
-        np.full((rows, padded(4 * width)), _X_ZERO, np.uint8),
+        np.full((rows, padded(width)), X_ZERO, np.uint8),
+        np.full((rows, padded(4 * width)), X_ZERO, np.uint8),
         np.empty(rows, np.float32),
         np.empty(width, np.float32),
         np.empty(4 * width, np.float32),

@@ -1,10 +1,12 @@
-"""The kernels against the same numbers worked out in float64."""
+"""The products against the same numbers worked out in whole ones, and what is kept on disk."""
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from synth.linear import int8_kernels, int8_limit
 
@@ -35,45 +37,24 @@ def test_products_are_exact_sums(rows: int, size: int, outputs: int) -> None:
         np.testing.assert_allclose(out, expected, rtol=3e-7, atol=1e-6)
 
 
-def test_gelu_is_the_exact_one() -> None:
-    x = np.linspace(-12, 12, 4001, dtype=np.float32)
-    expected = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
-    out = np.empty_like(x)
-    kernels._gelu_all(x, out)
-    np.testing.assert_allclose(out, expected, atol=1e-6)
+def loaded(path: Path, text: str) -> ModuleType:
+    """A module of that text, which `path` then holds."""
+    path.write_text(text)
+    spec = spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_exponentials_are_right_to_their_last_bits() -> None:
-    for x in np.linspace(-60, 0, 997, dtype=np.float32):
-        assert kernels._exp(x) == pytest.approx(np.exp(np.float64(x)), rel=3e-6)
-    assert kernels._exp(np.float32(-1e30)) < 1e-29
-
-
-@pytest.mark.parametrize("live", [1, 2, 37])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_head_looks_back_on_all_that_is_live(live: int, dtype: torch.dtype) -> None:
-    rng = torch.Generator().manual_seed(live)
-    keys, values = (torch.randn(40, 16, generator=rng).to(dtype) for _ in range(2))
-    query, key, value = (torch.randn(16, generator=rng) for _ in range(3))
-    held = [keys.clone(), values.clone()]
-    held[0][live - 1], held[1][live - 1] = key.to(dtype), value.to(dtype)
-    logits = (held[0][:live].double() @ query.double()) / 4
-    expected = logits.softmax(0) @ held[1][:live].double()
-    arrays = [
-        x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
-        for x in (keys, values)
-    ]
-    out, scores = np.empty(16, np.float32), np.empty(live, np.float32)
-    kernels._attend_head(
-        query.numpy(),
-        key.numpy(),
-        value.numpy(),
-        arrays[0][:live],
-        arrays[1][:live],
-        scores,
-        np.float32(0.25),
-        out,
-    )
-    np.testing.assert_allclose(out, expected, atol=2e-6)
-    assert torch.equal(keys, held[0])  # written where it belongs, rounded as torch rounds
-    assert torch.equal(values, held[1])
+def test_what_is_kept_is_made_anew_where_what_it_calls_has_changed(tmp_path: Path) -> None:
+    """Numba looks at the function's own file alone, and went on with the other's old text."""
+    found = []
+    for factor in (2, 30, 30):
+        text = f"import numba\n\n\n@numba.njit\ndef inner(x):\n    return {factor} * x\n"
+        other = loaded(tmp_path / "other.py", text)
+        own = loaded(tmp_path / "own.py", "def outer(x):\n    return inner(x)\n")
+        own.__dict__["inner"] = other.inner
+        outer = kernels._kept(other)(own.outer)
+        found.append((outer(1), sum(outer.stats.cache_hits.values())))
+    assert found == [(2, 0), (30, 0), (30, 1)]

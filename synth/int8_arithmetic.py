@@ -1,0 +1,184 @@
+"""What a decode step over 8 bit weights does to a row beside its products, compiled by Numba.
+
+A row is normed, rounded to 8 bits, looks back on what came before and goes through GELU; what its
+products come to as whole numbers is scaled. `int8_kernels` makes a step of this. Knows arrays, no
+threads and no addresses.
+
+Shape letters: R rows, C width, O outputs, T positions, D head size.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+X_ZERO = 128  # what 0 is as a rounded number of a row
+_LEAST = np.float32(1e-30)
+_EPS = np.float32(1e-5)
+OPTIONS = {
+    "nogil": True,
+    "boundscheck": False,
+    "error_model": "numpy",
+    # Sums may be taken in another order, and no number here is infinite or none at all.
+    "fastmath": {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"},
+}
+
+
+def _reinterpret(name, source, target) -> Any:
+    """A scalar's bits as another type's."""
+
+    def function(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(target))
+
+        return target(source), codegen
+
+    function.__name__ = name
+    return intrinsic(function)
+
+
+_as_float = _reinterpret("_as_float", types.uint32, types.float32)
+_as_bits = _reinterpret("_as_bits", types.float32, types.uint32)
+
+
+def _wide(x):
+    """A value of the cache as float32: itself, or a bfloat16's bits made wider."""
+
+
+def _narrow(x, like):
+    """A float32 as the cache holds it, rounded to nearest even."""
+
+
+@overload(_wide)
+def _(x):
+    if x == types.uint16:
+        return lambda x: _as_float(np.uint32(x) << np.uint32(16))
+    return lambda x: x
+
+
+@overload(_narrow)
+def _(x, like):
+    def rounded(x, like):
+        bits = _as_bits(x)
+        up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        return np.uint16((bits + up) >> np.uint32(16))
+
+    return rounded if like == types.uint16 else lambda x, like: x
+
+
+@njit(**OPTIONS)
+def exp(x):
+    """e^x for x <= 0 in float32, to its last bits: 2 to a whole power times a polynomial."""
+    # Bounded: numbers too small for a full mantissa take many times as long.
+    scaled = max(x * np.float32(1.4426950408889634), np.float32(-100.0))
+    whole = np.floor(scaled + np.float32(0.5))
+    f = (scaled - whole) * np.float32(0.6931471805599453)
+    p = np.float32(1 / 720)
+    p = p * f + np.float32(1 / 120)
+    p = p * f + np.float32(1 / 24)
+    p = p * f + np.float32(1 / 6)
+    p = p * f + np.float32(0.5)
+    p = p * f + np.float32(1.0)
+    p = p * f + np.float32(1.0)
+    return p * _as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+
+
+@njit(**OPTIONS)
+def _gelu(x):
+    """Exact GELU; erf by Abramowitz and Stegun 7.1.26, off by at most 1.5e-7."""
+    z = abs(x) * np.float32(0.7071067811865476)
+    t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.3275911) * z)
+    p = np.float32(1.061405429)
+    p = p * t + np.float32(-1.453152027)
+    p = p * t + np.float32(1.421413741)
+    p = p * t + np.float32(-0.284496736)
+    p = p * t + np.float32(0.254829592)
+    tail = np.float32(0.5) * p * t * exp(-z * z)  # of the normal distribution, beyond |x|
+    return max(x, np.float32(0.0)) - abs(x) * tail
+
+
+@njit(**OPTIONS)
+def gelu_all(x, out):
+    """Exact GELU of one row, to within 1e-6."""
+    for i in range(x.size):
+        out[i] = _gelu(x[i])
+
+
+@njit(**OPTIONS)
+def _norm(x, weight, out):
+    """LayerNorm of one row, without bias."""
+    n = x.size
+    total = np.float32(0.0)
+    for i in range(n):
+        total += x[i]
+    mean = total / np.float32(n)
+    squares = np.float32(0.0)
+    for i in range(n):
+        squares += (x[i] - mean) * (x[i] - mean)
+    scale = np.float32(1.0) / np.sqrt(squares / np.float32(n) + _EPS)
+    for i in range(n):
+        out[i] = (x[i] - mean) * scale * weight[i]
+
+
+@njit(**OPTIONS)
+def round_row(x, whole):
+    """One row as whole numbers around 128, in uint8; returns its largest magnitude."""
+    most = _LEAST
+    for i in range(x.size):
+        most = max(most, abs(x[i]))
+    scale = np.float32(127.0) / most
+    for i in range(x.size):
+        whole[i] = np.uint8(np.int32(np.rint(x[i] * scale)) + np.int32(X_ZERO))
+    return most
+
+
+@njit(**OPTIONS)
+def norm_and_round(x, weight, buffer, whole, most):
+    """LayerNorm of rows x (R, C) and `round_row`, into whole (R, C or more) and most (R,).
+
+    buffer (C,): to work in.
+    """
+    for r in range(len(x)):
+        _norm(x[r], weight, buffer)
+        most[r] = round_row(buffer, whole[r])
+
+
+@njit(**OPTIONS)
+def scale_sums(sums, scale, shift, most, out, add):
+    """out (O,) = or += one row's products: sums (O, or more) without what the move to uint8 added.
+
+    scale and shift (O,): see `int8_kernels`; most: what `round_row` gave.
+    """
+    for o in range(scale.size):
+        y = np.float32(sums[o] - shift[o]) * scale[o] * most
+        out[o] = out[o] + y if add else y
+
+
+@njit(**OPTIONS)
+def attend_head(query, key, value, keys, values, scores, down, out):
+    """One head of one row: key and value (D,) go to the end of keys and values (T, D)."""
+    live, size = keys.shape
+    for d in range(size):
+        keys[live - 1, d] = _narrow(key[d], keys[0, 0])
+        values[live - 1, d] = _narrow(value[d], keys[0, 0])
+    most = np.float32(-3e38)
+    for t in range(live):
+        k = keys[t]
+        total = np.float32(0.0)
+        for d in range(size):
+            total += query[d] * _wide(k[d])
+        scores[t] = total * down
+        most = max(most, scores[t])
+    whole = np.float32(0.0)
+    for t in range(live):
+        scores[t] = exp(scores[t] - most)
+        whole += scores[t]
+    out[:] = np.float32(0.0)
+    for t in range(live):
+        v = values[t]
+        share = scores[t]
+        for d in range(size):
+            out[d] += share * _wide(v[d])
+    for d in range(size):
+        out[d] /= whole
