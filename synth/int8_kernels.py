@@ -18,6 +18,7 @@ product, padded to a multiple of `PADDING`.
 """
 
 import inspect
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -41,6 +42,8 @@ from synth.int8_arithmetic import (
     round_row,
     scale_sums,
 )
+
+log = logging.getLogger(__name__)
 
 PADDING = 16  # bytes a turn of the innermost loop takes at most
 _LINE = 64  # bytes that cores pass to each other at once
@@ -242,12 +245,17 @@ def _kept(*others: ModuleType) -> Callable[[Any], Any]:
 
     Numba makes a function anew where the file that it is in has changed, and goes on with the old
     one where only what it calls in another file has. So it is kept by a name with that text in it.
+    Where there is no text to go by, or no place that can be written to, nothing is kept.
     """
 
     def compiled(function: Any) -> Any:
-        text = "".join(map(inspect.getsource, others))
-        function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
-        return njit(cache=True, **OPTIONS)(function)
+        try:
+            text = "".join(map(inspect.getsource, others))
+            function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
+            return njit(cache=True, **OPTIONS)(function)
+        except (OSError, RuntimeError) as error:
+            log.info("A decode step is compiled at each start, for it cannot be kept: %s", error)
+            return njit(**OPTIONS)(function)
 
     return compiled
 

@@ -58,3 +58,14 @@ def test_what_is_kept_is_made_anew_where_what_it_calls_has_changed(tmp_path: Pat
         outer = kernels._kept(other)(own.outer)
         found.append((outer(1), sum(outer.stats.cache_hits.values())))
     assert found == [(2, 0), (30, 0), (30, 1)]
+
+
+def test_what_cannot_be_kept_is_compiled_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """Numba refused to, so a machine without a writable place for it made steps of torch's
+    operations. A function without a file has no such place.
+    """
+    made: dict[str, Any] = {}
+    exec("def double(x):\n    return 2 * x\n", made)
+    with caplog.at_level("INFO"):
+        assert kernels._kept()(made["double"])(4) == 8
+    assert "no locator" in caplog.text
