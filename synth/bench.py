@@ -4,7 +4,7 @@
 download is needed. Each contender has a process of its own, all with the same number of threads;
 they take turns within each repeat, so that a busy minute hits them all; medians are shown.
 `--streaming` tells instead how soon a clip is heard, `--quality` how far precisions and low latency
-are from the exact way.
+are from the exact way. With `--device cuda` everybody runs on the GPU: see `gpu_bench`.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from synth import agreement, bench_plot, bench_report, fidelity, first_sound, roofline
+from synth import agreement, bench_plot, bench_report, fidelity, first_sound, gpu_bench, roofline
 from synth.bench_report import Results
 from synth.bound import RECORDED, Fidelity
 from synth.contenders import (
     BATCHED_PEER,
     NAMES,
+    PEERS,
     SIZES,
     TURBO,
     Case,
@@ -31,7 +32,7 @@ from synth.contenders import (
     open_model,
 )
 from synth.errors import InvalidRequest, SynthError
-from synth.model import Checkpoint, Model, build_model
+from synth.model import Checkpoint, Model, build_model, pick_device
 from synth.protocol import HistoryPrompt, Stage
 from synth.stopwatch import Child
 from synth.vocab import ModelConfig
@@ -90,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--threads", type=_positive(int), default=usable_cores(),
         help="CPU threads, the same for everybody; one a core by default")  # fmt: skip
-    add("--device", default="cpu", help="for this engine; the peers run on the CPU")
+    add("--device", default="cpu", help="cuda: what a GPU makes of it, in one process")
+    add("--peer-seconds", type=_positive(float),
+        help="on a GPU, a shorter clip for the peers, and for this engine beside them")  # fmt: skip
     add("--voice", choices=("none", "full"), default="none", help="full: continue a full history")
     add("--only", nargs="+", choices=NAMES, default=_DEFAULT, metavar="NAME",
         help=f"of {', '.join(NAMES)}")  # fmt: skip
@@ -109,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         help="in place of times: how far precisions and low latency are from exact")  # fmt: skip
     add("--streaming", action="store_true",
         help="in place of times: how soon a clip is heard, by each way")  # fmt: skip
-    add("--precision", default="auto", help="for --quality and --streaming")
+    add("--precision", default="auto", help="for --quality, --streaming and a GPU")
     return p
 
 
@@ -187,6 +190,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         history = random_history(config) if options.voice == "full" else None
         if options.quality or options.streaming:
             _report_in_place(options, history, say)
+            return 0
+        if options.device.startswith("cuda"):
+            pick_device(options.device)
+            checkpoint = open_model(options.model, options.device)
+            for line in gpu_bench.lines(
+                checkpoint,
+                history,
+                options.seconds,
+                [name for name in options.only if name in PEERS],
+                device=options.device,
+                precision=options.precision,
+                repeats=options.repeats,
+                peer_seconds=options.peer_seconds,
+            ):
+                say(line)
             return 0
         for path in (options.json, options.plot):
             if path and not path.parent.is_dir():

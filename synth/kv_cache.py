@@ -99,7 +99,10 @@ class DecodeMasked:
         self._cache, self._position, self._span = cache, position, span
         self._slots = torch.arange(position.shape[0], device=position.device)
         columns = torch.arange(span, device=position.device)
-        self._mask = (columns[None, :] <= position[:, None])[:, None, None]  # (B, 1, 1, span)
+        # Added to the scores, which is what a mask of bools would be turned into at every layer.
+        none = torch.zeros((), device=position.device, dtype=cache.dtype)
+        hidden = columns[None, :] > position[:, None]
+        self._mask = none.masked_fill(hidden, -torch.inf)[:, None, None]  # (B, 1, 1, span)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v: (B, H, D) -> (B, C)."""

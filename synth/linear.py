@@ -38,6 +38,11 @@ class Linear:
         self._weight = weight
         self.size_out = weight.shape[0]
 
+    @property
+    def weight(self) -> Tensor:
+        """W as it is held."""
+        return self._weight
+
     def __call__(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out)."""
         return F.linear(x, self._weight)

@@ -79,8 +79,8 @@ def import_suno() -> ModuleType:
     return generation
 
 
-def fill_suno(generation: ModuleType, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint into the original's `models`, single precision, on the CPU."""
+def fill_suno(generation: ModuleType, checkpoint: Checkpoint, device: str = "cpu") -> None:
+    """Put a checkpoint into the original's `models`, single precision."""
     config = checkpoint.config
 
     def arguments(shape: TransformerShape) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def fill_suno(generation: ModuleType, checkpoint: Checkpoint) -> None:
         loaded = module.load_state_dict(tensors, strict=False)
         assert not loaded.unexpected_keys
         assert all(".attn.bias" in k or "codebook" in k for k in loaded.missing_keys), loaded
-        return module.eval()
+        return module.eval().to(device)
 
     fine = generation.FineGPTConfig(
         **arguments(config.fine_shape), n_codes_total=config.fine.codebooks

@@ -9,7 +9,7 @@ import math
 import torch
 
 _QUANTUM_S = 0.05
-_MOST_STEPS = {"cpu": 4, "cuda": 8, "mps": 8}
+_MOST_STEPS = {"cpu": 4, "cuda": 16, "mps": 8}
 
 
 def most_steps(device: torch.device) -> int:

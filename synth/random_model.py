@@ -88,13 +88,22 @@ class RandomCheckpoint:
         return self.stages[stage]
 
 
-def random_checkpoint(config: ModelConfig = RANDOM, seed: int = 0) -> RandomCheckpoint:
+# Where random numbers come from: a GPU makes those of a large model in a second, but others.
+_Source = np.random.Generator | torch.Generator
+
+
+def random_checkpoint(
+    config: ModelConfig = RANDOM, seed: int = 0, device: str = "cpu"
+) -> RandomCheckpoint:
     """Random weights for any config, with logits sharp enough to tell right from nearly right.
 
     The semantic stage's end grows likely with its position, so that clips end by themselves in
-    the second third of the longest.
+    the second third of the longest. The tensors lie on `device`; those of a CPU are the same on
+    any machine.
     """
-    rng = np.random.default_rng(seed)
+    rng: _Source = np.random.default_rng(seed)
+    if torch.device(device).type == "cuda":
+        rng = torch.Generator(device).manual_seed(seed)
     stages = {
         "semantic": _transformer(config.semantic_shape, rng),
         "coarse": _transformer(config.coarse_shape, rng),
@@ -151,13 +160,13 @@ def voice_book(config: ModelConfig) -> VoiceBook:
     return RandomVoices(config) if is_random(config) else VoiceBook(config)
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Tensor:
+def _normal(rng: _Source, shape: tuple[int, ...], scale: float) -> Tensor:
+    if isinstance(rng, torch.Generator):
+        return torch.randn(shape, generator=rng, device=rng.device) * scale
     return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * scale
 
 
-def _transformer(
-    shape: TransformerShape, rng: np.random.Generator, *, codebooks: int = 0
-) -> dict[str, Tensor]:
+def _transformer(shape: TransformerShape, rng: _Source, *, codebooks: int = 0) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, size in tensor_shapes(shape, codebooks=codebooks).items():
         if len(size) == 1:
@@ -173,7 +182,7 @@ def _transformer(
     return tensors
 
 
-def _make_it_end(tensors: dict[str, Tensor], config: ModelConfig, rng: np.random.Generator) -> None:
+def _make_it_end(tensors: dict[str, Tensor], config: ModelConfig, rng: _Source) -> None:
     """Point late positions and the end's row of the head into one direction."""
     width = config.semantic_shape.width
     direction = _normal(rng, (width,), 1.0)
@@ -181,11 +190,12 @@ def _make_it_end(tensors: dict[str, Tensor], config: ModelConfig, rng: np.random
     first, steps = config.text.block, config.semantic.max_steps
     ramp = torch.zeros(config.semantic_shape.context)
     ramp[first : first + steps] = torch.linspace(-1.0, 4.0, steps)
+    ramp = ramp.to(direction.device)
     tensors["transformer.wpe.weight"] += ramp[:, None] * direction * width**0.5
     tensors["lm_head.weight"][config.semantic.pad] = direction * 4.5 * _SHARPNESS * width**-0.5
 
 
-def _codec(config: ModelConfig, rng: np.random.Generator) -> dict[str, Tensor]:
+def _codec(config: ModelConfig, rng: _Source) -> dict[str, Tensor]:
     with torch.device("meta"):
         shapes = codec_shapes(config, build_decoder(config))
     tensors: dict[str, Tensor] = {}
@@ -204,10 +214,12 @@ def _codec(config: ModelConfig, rng: np.random.Generator) -> dict[str, Tensor]:
     return tensors
 
 
-def _set_level(tensors: dict[str, Tensor], config: ModelConfig, rng: np.random.Generator) -> None:
+def _set_level(tensors: dict[str, Tensor], config: ModelConfig, rng: _Source) -> None:
     """Scale the last convolution so that the noise comes out at the level of speech."""
-    codes = rng.integers(config.codec.codebook_size, size=(config.fine.codebooks, 30))
-    samples = Codec(config, tensors, device=torch.device("cpu")).decode(codes)
+    whole = np.random.default_rng(0) if isinstance(rng, torch.Generator) else rng
+    codes = whole.integers(config.codec.codebook_size, size=(config.fine.codebooks, 30))
+    device = next(iter(tensors.values())).device
+    samples = Codec(config, tensors, device=device).decode(codes)
     gain = _LEVEL / float(samples.std())
     last = max(int(name.split(".")[2]) for name in tensors if name.startswith("decoder."))
     for part in ("weight_g", "bias"):

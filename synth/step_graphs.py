@@ -41,6 +41,10 @@ class CudaRecorder:
         self._pool: Any = None
 
     def __call__(self, body: Body, state: Sequence[Tensor]) -> Recorded:
+        with torch.cuda.device(state[0].device):  # or another card's streams would be recorded
+            return self._record(body, state)
+
+    def _record(self, body: Body, state: Sequence[Tensor]) -> Recorded:
         before = [tensor.clone() for tensor in state]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -52,7 +56,8 @@ class CudaRecorder:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # Only this thread's calls may spoil it: another one may be copying for something else.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 outputs = body()
         finally:
             for tensor, held in zip(state, before, strict=True):
@@ -83,7 +88,7 @@ class StepGraphs:
         if recorded is None and self._record is not None:
             try:
                 recorded = self._recorded[key] = self._record(body, self._state)
-            except RuntimeError as error:
+            except Exception as error:  # a compiler fails in its own ways: only speed is lost
                 log.warning("steps cannot be recorded (%s): made without CUDA graphs", error)
                 self._record = None
                 self._recorded.clear()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from synth.fused_decode import FusedDecode
+from synth.gpu_decode import MOST_ROWS, GpuDecode
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
 from synth.step_graphs import Record, StepGraphs
@@ -101,11 +102,14 @@ class Stepper:
         self.min_eos_p = state(self._float, torch.inf)
         self.may_end = state(torch.bool)
         self.graphs: StepGraphs | None = None
+        self._kernels: GpuDecode | None = None
 
     def record_steps(self, record: Record | None = None) -> None:
         """From now on, record masked steps and replay them. record: None for CUDA graphs."""
         assert self._masked
         self.graphs = StepGraphs((self.token, self.position, self.step), record)
+        if self._device.type == "cuda":
+            self._kernels = GpuDecode.of(self._transformer, self._heads, self.cache)
 
     def open(self, slot: int, how: Draw) -> None:
         """Give the slot to a new sequence: counters at zero, nothing live, sampling as `how`."""
@@ -216,8 +220,14 @@ class Stepper:
             span = span_for(longest + 1, self.cache.context)
         if self.graphs is None:
             return self._body(rows, turn, span)
-        key = (len(rows.slots), turn, span, rows.rules)
+        # Kernels look at what is live: one graph serves every span. The body is still told it, for
+        # where recording fails it is torch that takes the step.
+        key = (len(rows.slots), turn, 0 if self._has_kernels(rows) else span, rows.rules)
         return self.graphs.step(key, lambda: self._body(rows, turn, span))
+
+    def _has_kernels(self, rows: "_Rows") -> bool:
+        recorded = self.graphs is not None and self.graphs.records
+        return recorded and self._kernels is not None and len(rows.slots) <= MOST_ROWS
 
     def _body(self, rows: "_Rows", turn: int, span: int) -> tuple[Tensor, Tensor]:
         """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,)."""
@@ -227,6 +237,8 @@ class Stepper:
         x = self._embedded(self.token[index]) + self._transformer.wpe[position]
         if self._fused is not None:
             logits = self._fused(x, rows.slots, [self.live[slot] for slot in rows.slots], turn)
+        elif self._kernels is not None and self._has_kernels(rows):
+            logits = self._kernels(x, position, turn)
         else:
             logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
         row, end = self._sample(logits.to(self._float), rows)

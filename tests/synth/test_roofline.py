@@ -8,6 +8,7 @@ from synth import roofline
 from synth.bench import random_history
 from synth.coarse import CoarseStage
 from synth.contenders import Case, Ours
+from synth.model import build_model
 from synth.protocol import Stage
 from synth.roofline import Rates
 from synth.vocab import BARK_SMALL
@@ -24,7 +25,7 @@ def test_coarse_prefills_are_those_that_the_engine_computes(
         CoarseStage, "start_window", lambda self, *a: (stages.append(self), start(self, *a))[1]
     )
     case = Case(120, 1, random_history(RANDOM) if voiced else None)
-    Ours(tiny_checkpoint(), precision="fp32", device="cpu").make(case, lambda _: None)
+    Ours(build_model(tiny_checkpoint(), device="cpu", precision="fp32")).make(case, lambda _: None)
     windows, mean_live = roofline._coarse_windows(case, RANDOM)
     computed = sum(new for new, _ in windows)
     assert computed == pytest.approx(stages[-1].prefilled, rel=0.02)

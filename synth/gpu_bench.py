@@ -1,0 +1,224 @@
+"""What a GPU makes of it: `python -m synth bench --device cuda`, lines as they are measured.
+
+Milliseconds of a decode step by how many clips it makes a step of, beside what reading the weights
+alone would take; a clip from end to end, and its first sound; many clips at once; and the same
+clip by the two other implementations on the same card. All in one process, one after the other.
+"""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from synth import bench_report, first_sound
+from synth.contenders import TEXT, Case, Contender, Mark, Ours, build
+from synth.errors import InvalidRequest
+from synth.model import Checkpoint, Model, build_model
+from synth.protocol import HistoryPrompt, Sampling, Stage
+from synth.quantum import most_steps
+from synth.semantic import SemanticStage
+from synth.vocab import ModelConfig
+
+BATCHES = (1, 2, 4, 8, 16)
+JOBS = 16  # at once, for throughput
+_STEPS = most_steps(torch.device("cuda"))  # a run, as the engine makes them
+_POSITIONS = 400  # live when a step is timed: the middle of a clip
+_COPY_BYTES = 1 << 31
+_WARM_UP_S = 0.5
+
+
+def lines(
+    checkpoint: Checkpoint,
+    history: HistoryPrompt | None,
+    seconds: float,
+    peers: Sequence[str],
+    *,
+    device: str = "cuda",
+    precision: str = "auto",
+    repeats: int = 3,
+    batches: Sequence[int] = BATCHES,
+    jobs: int = JOBS,
+    peer_seconds: float | None = None,
+) -> Iterator[str]:
+    """Measure and tell.
+
+    peers: of `contenders.PEERS`; those that cannot be had are left out. They make `peer_seconds`
+    where `seconds` take too long, after a clip of half a second that warms up.
+    """
+    where = torch.device(device)
+    config = checkpoint.config
+    bytes_s = _copy_rate(where)
+    held = _allocated(where)  # random weights lie there too, and are nobody's
+    began = time.perf_counter()
+    model = build_model(checkpoint, device=device, precision=precision)
+    _wait(where)
+    yield (
+        f"{card(where)}; a copy moves {bytes_s / 1e12:.2f} TB/s. {config.name}, "
+        f"{model.precision.name}, built in {time.perf_counter() - began:.1f} s from weights in "
+        "memory"
+    )
+    yield ""
+    yield "ms a semantic step (median; as the engine samples, at 400 positions)"
+    yield "| clips at once | graphs | kernels one by one | reading the weights | first use s |"
+    yield "|---|---:|---:|---:|---:|"
+    least_ms = _weight_bytes(config, model) / bytes_s * 1e3
+    for batch in batches:
+        first_s, graphed_ms = _step_ms(model, batch, True, repeats)
+        _, plain_ms = _step_ms(model, batch, False, 1)
+        yield (f"| {batch} | {graphed_ms:.3f} | {plain_ms:.3f} | {least_ms:.3f} | {first_s:.2f} |")
+    yield ""
+    yield "How soon a clip is heard"
+    yield first_sound.table(list(first_sound.measure(model, history, seconds, repeats=repeats)))
+    yield ""
+    yield _row_head()
+    ours = Ours(model)
+    case = _case(seconds, config, history)
+    mine = _clip(ours, case, where, repeats + 1)
+    yield _row("this engine", case, config, mine, held)
+    if peers and peer_seconds is not None and peer_seconds != seconds:
+        case = _case(peer_seconds, config, history)
+        mine = _clip(ours, case, where, repeats + 1)
+        yield _row("this engine", case, config, mine, held)
+    many = _case(seconds, config, history, jobs)
+    yield _row(f"this engine, {jobs} at once", many, config, _clip(ours, many, where, 2), held)
+    del ours, model
+    _let_go()
+    for name in peers:
+        try:
+            with where:  # where they make up the weights that are then replaced
+                peer = build(name, checkpoint, device)
+        except (ImportError, InvalidRequest) as error:
+            yield f"{name} is left out: {error}"
+            continue
+        _clip(peer, _case(_WARM_UP_S, config, history), where, 1)
+        theirs = _clip(peer, case, where, 1)
+        ratio = theirs.wall_s / mine.wall_s
+        yield _row(f"{name} ({ratio:.1f} x this engine's time)", case, config, theirs, held)
+        del peer
+        _let_go()
+
+
+def _case(
+    seconds: float, config: ModelConfig, history: HistoryPrompt | None, jobs: int = 1
+) -> Case:
+    return Case(round(seconds * config.semantic.rate_hz), jobs, history)
+
+
+def card(device: torch.device) -> str:
+    """The device's name."""
+    if device.type != "cuda":
+        return bench_report.processor()
+    return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+
+
+class _Clip:
+    """Wall seconds by stage, and the most memory of the device that was taken."""
+
+    def __init__(self, wall: dict[Stage, float], peak_bytes: int) -> None:
+        self.wall, self.peak_bytes = wall, peak_bytes
+        self.wall_s = sum(wall.values())
+
+
+def _clip(contender: Contender, case: Case, device: torch.device, repeats: int) -> _Clip:
+    """A case made some times; the median one of all but the first, which warms up."""
+    made: list[_Clip] = []
+    for _ in range(repeats):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        wall = dict.fromkeys(Stage, 0.0)
+        contender.make(case, _marker(wall, device))
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        made.append(_Clip(wall, peak))
+    return sorted(made[1:] or made, key=lambda clip: clip.wall_s)[(len(made) - 1) // 2]
+
+
+def _marker(wall: dict[Stage, float], device: torch.device) -> Mark:
+    last = time.perf_counter()
+
+    def mark(stage: Stage) -> None:
+        nonlocal last
+        _wait(device)
+        now = time.perf_counter()
+        wall[stage] += now - last
+        last = now
+
+    return mark
+
+
+def _row_head() -> str:
+    stages = " | ".join(f"{stage} s" for stage in Stage)
+    rule = "---:|" * (len(Stage) + 4)
+    return f"| | audio s | {stages} | wall s | audio s / s | GPU MB |\n|---|{rule}"
+
+
+def _row(name: str, case: Case, config: ModelConfig, clip: _Clip, held: int) -> str:
+    stages = " | ".join(f"{clip.wall[stage]:.2f}" for stage in Stage)
+    speed = case.audio_s(config) / clip.wall_s
+    memory = max(0, clip.peak_bytes - held) / (1 << 20)
+    made_s = case.audio_s(config)
+    return f"| {name} | {made_s:.1f} | {stages} | {clip.wall_s:.2f} | {speed:.1f} | {memory:.0f} |"
+
+
+def _step_ms(model: Model, batch: int, graphs: bool, repeats: int) -> tuple[float, float]:
+    """Seconds of the first steps, which record graphs, and median milliseconds of a later one."""
+    config = model.config
+    with torch.inference_mode():
+        stage = SemanticStage(model.semantic, config, slots=batch)
+        if graphs and model.device.type == "cuda":
+            stage.record_steps()
+        text = model.tokenizer.encode(TEXT).text_tokens
+        slots = list(range(batch))
+        for slot in slots:
+            stage.start(slot, text, None, Sampling(seed=slot, early_stop=False), 0)
+        _wait(model.device)
+        began = time.perf_counter()
+        stage.run(_STEPS, slots)
+        first_s = time.perf_counter() - began
+        behind = config.text.block + 1 + _STEPS
+        for _ in range(math.ceil(max(0, _POSITIONS - behind) / _STEPS)):
+            stage.run(_STEPS, slots)
+        times: list[float] = []
+        for _ in range(4 * repeats):
+            began = time.perf_counter()
+            stage.run(_STEPS, slots)
+            times.append((time.perf_counter() - began) / _STEPS * 1e3)
+    return first_s, statistics.median(times)
+
+
+def _weight_bytes(config: ModelConfig, model: Model) -> float:
+    shape = config.semantic_shape
+    weights = 12 * shape.n_layer * shape.width**2 + (config.semantic.vocab + 1) * shape.width
+    return weights * model.semantic.wpe.element_size()
+
+
+def _copy_rate(device: torch.device) -> float:
+    """Bytes a second, read and written together."""
+    size = _COPY_BYTES if device.type == "cuda" else 1 << 26
+    source = torch.zeros(size // 4, device=device)
+    target = torch.empty_like(source)
+    times: list[float] = []
+    for _ in range(6):
+        _wait(device)
+        began = time.perf_counter()
+        target.copy_(source)
+        _wait(device)
+        times.append(time.perf_counter() - began)
+    return 2 * size / min(times)
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _let_go() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

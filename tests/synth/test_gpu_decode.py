@@ -1,0 +1,138 @@
+"""A step made of the GPU's kernels: in the right order anywhere, and on a GPU with the kernels."""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synth.gpu_decode import GpuDecode
+from synth.kv_cache import DecodeEach, KVCache
+from synth.linear import Linear
+from synth.model import build_model
+from synth.random_model import RANDOM
+from synth.sampling import noise_key
+from synth.step_graphs import Body, Recorded
+from synth.stepper import Draw, Stepper
+from tests.synth.tiny import tiny_checkpoint, tiny_model
+
+
+def _linear(
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    *,
+    gain: Tensor | None = None,
+    gelu: bool = False,
+    add: bool = False,
+) -> None:
+    if gain is not None:
+        x = F.layer_norm(x, x.shape[1:], gain)
+    y = F.linear(x, weight)
+    y = F.gelu(y) if gelu else y
+    out.copy_(out + y if add else y)
+
+
+def _attend(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Tensor) -> None:
+    _, heads, _, size = keys.shape
+    for row, at in enumerate(position.tolist()):
+        q, k, v = qkv[row].view(3, heads, size)
+        keys[row, :, at], values[row, :, at] = k, v
+        live = keys[row, None, :, : at + 1], values[row, None, :, : at + 1]
+        out[row] = F.scaled_dot_product_attention(q[None, :, None], *live).flatten()
+
+
+def test_the_kernels_are_put_together_as_the_transformer_is() -> None:
+    """What each is to do, written in torch, stands in for Triton."""
+    kernels = ModuleType("in_torch")
+    kernels.linear, kernels.attend = _linear, _attend  # type: ignore[attr-defined]
+    transformer = tiny_model(RANDOM, "fp32").semantic
+    head = Linear(transformer.heads[0])
+    caches = [
+        KVCache(transformer.shape, 3, device=torch.device("cpu"), dtype=torch.float32)
+        for _ in range(2)
+    ]
+    step = GpuDecode(transformer, [head], caches[0], kernels)
+    for turn in range(4):
+        x = torch.from_numpy(np.random.default_rng(turn).standard_normal((2, 64), np.float32))
+        attend = DecodeEach(caches[1], [0, 1], [turn, turn])
+        expected = head(transformer(x.clone(), attend))
+        made = step(x, torch.tensor([turn, turn]), 0)
+        torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(caches[0].k, caches[1].k, rtol=1e-4, atol=1e-4)
+    assert caches[0].v[:, :2, :, :4].abs().min() > 0
+
+
+def _of(attend: Callable[..., None]) -> GpuDecode | None:
+    transformer = tiny_model(RANDOM, "fp32").semantic
+    cache = KVCache(transformer.shape, 1, device=torch.device("cpu"), dtype=torch.float32)
+    kernels = ModuleType("in_torch")
+    kernels.linear, kernels.attend = _linear, attend  # type: ignore[attr-defined]
+    kernels.fits = lambda *_: True  # type: ignore[attr-defined]
+    return GpuDecode.of(transformer, [Linear(transformer.heads[0])], cache, kernels)
+
+
+def test_kernels_that_a_compiler_got_wrong_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    def off_by_one(
+        qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Tensor
+    ) -> None:
+        _attend(qkv, keys, values, position - 1, out)
+
+    def fails(*_: Tensor) -> None:
+        raise RuntimeError("out of shared memory")
+
+    assert _of(_attend) is not None and not caplog.records
+    assert _of(off_by_one) is None and "are wrong on this card" in caplog.text
+    assert _of(fails) is None and "out of shared memory" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not captured"), Exception("out of registers")])
+def test_where_recording_fails_the_step_is_whole(error: Exception) -> None:
+    """The first step without its graph looked at no position, and made a token of nothing; what a
+    compiler raised ended the job.
+    """
+    transformer = tiny_model(RANDOM, "fp32").semantic
+
+    def fails(body: Body, state: Sequence[Tensor]) -> Recorded:
+        raise error
+
+    def tokens(recorded: bool) -> list[int]:
+        stepper = Stepper(transformer, [transformer.heads[0]], [0], slots=1, masked=True)
+        if recorded:
+            stepper.record_steps(fails)
+            kernels = ModuleType("in_torch")
+            kernels.linear, kernels.attend = _linear, _attend  # type: ignore[attr-defined]
+            heads = [Linear(transformer.heads[0])]
+            stepper._kernels = GpuDecode(transformer, heads, stepper.cache, kernels)
+        stepper.open(0, Draw(noise_key(0), 0.0))
+        ids = np.random.default_rng(0).integers(500, size=9)
+        stepper.prefill(0, stepper.embed(ids[:-1]), int(ids[-1]))
+        return stepper.run(8, [0]).tokens[:, 0].tolist()
+
+    with torch.inference_mode():
+        assert tokens(recorded=True) == tokens(recorded=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_a_recorded_stepper_makes_the_tokens_of_torch_s_operations(slots: int) -> None:
+    model = build_model(tiny_checkpoint(RANDOM), device="cuda", precision="fp32")
+    plain, recorded = (
+        Stepper(model.semantic, [model.semantic.heads[0]], [0], slots=slots, end_row=500)
+        for _ in range(2)
+    )
+    recorded.record_steps()
+    assert recorded._kernels is not None
+    with torch.inference_mode():
+        for stepper in (plain, recorded):
+            for slot in range(slots):
+                stepper.open(slot, Draw(noise_key(slot), 0.8))
+                ids = np.random.default_rng(slot).integers(500, size=5 + slot)
+                stepper.prefill(slot, stepper.embed(ids[:-1]), int(ids[-1]))
+        for active in ([slots - 1], list(range(slots))):
+            made, expected = (stepper.run(24, active).tokens for stepper in (recorded, plain))
+            np.testing.assert_array_equal(made, expected)
+    assert recorded.graphs is not None and recorded.graphs.records

@@ -1,0 +1,66 @@
+"""Triton's kernels of a decode step against torch's operations, on the card they are for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize(("size_in", "size_out"), [(64, 192), (768, 3072), (1024, 10_001)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_product_with_what_stands_beside_it(
+    rows: int, size_in: int, size_out: int, dtype: torch.dtype
+) -> None:
+    from synth.gpu_kernels import linear
+
+    random = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=random, device="cuda").to(dtype)
+
+    x, gain = normal(rows, size_in), 1 + 0.1 * normal(size_in)
+    weight = normal(size_out, size_in) / size_in**0.5
+    near = {torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.06}[dtype]
+    exact = x.double() @ weight.double().T
+    normed = F.layer_norm(x.double(), (size_in,), gain.double()) @ weight.double().T
+    before = normal(rows, size_out)
+    out = before.clone()
+    linear(x, weight, out, add=True)
+    assert (out - before - exact).abs().max() < 2 * near
+    linear(x, weight, out, gain=gain)
+    assert (out - normed).abs().max() < near
+    linear(x, weight, out, gain=gain, gelu=True)
+    assert (out - F.gelu(normed)).abs().max() < near
+    logits = torch.empty(rows, size_out, device="cuda")
+    linear(x, weight, logits, gain=gain)
+    assert (logits - normed).abs().max() < near
+    # A row does not depend on its neighbours.
+    alone = torch.empty(1, size_out, device="cuda")
+    linear(x[-1:].contiguous(), weight, alone, gain=gain)
+    assert torch.equal(alone[0], logits[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_new_position_looks_back(dtype: torch.dtype) -> None:
+    from synth.gpu_kernels import attend
+
+    random = torch.Generator("cuda").manual_seed(0)
+    heads, context, size = 4, 640, 64
+    position = torch.tensor([0, 5, 128, 639], device="cuda")
+    shape = (len(position) + 1, heads, context, size)
+    keys, values = (torch.randn(shape, generator=random, device="cuda").to(dtype) for _ in range(2))
+    qkv = torch.randn(len(position), 3 * heads * size, generator=random, device="cuda").to(dtype)
+    before = keys.clone(), values.clone()
+    out = torch.empty(len(position), heads * size, device="cuda", dtype=dtype)
+    attend(qkv, keys, values, position, out)
+    for row, at in enumerate(position.tolist()):
+        q, k, v = qkv[row].view(3, heads, size)
+        for cache, new in zip(before, (k, v), strict=True):
+            cache[row, :, at] = new
+        k, v = (cache[row, None, :, : at + 1].double() for cache in before)
+        exact = F.scaled_dot_product_attention(q[None, :, None].double(), k, v).flatten()
+        assert (out[row] - exact).abs().max() < (0.02 if dtype == torch.bfloat16 else 1e-5)
+    # Written where it stands, and nowhere else.
+    assert torch.equal(keys, before[0]) and torch.equal(values, before[1])
