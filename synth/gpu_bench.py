@@ -178,7 +178,8 @@ def _step_ms(model: Model, batch: int, graphs: bool, repeats: int) -> tuple[floa
         stage.run(_STEPS, slots)
         first_s = time.perf_counter() - began
         behind = config.text.block + 1 + _STEPS
-        for _ in range(math.ceil(max(0, _POSITIONS - behind) / _STEPS)):
+        room = config.semantic_shape.context - (4 * repeats + 1) * _STEPS
+        for _ in range(math.ceil(max(0, min(_POSITIONS, room) - behind) / _STEPS)):
             stage.run(_STEPS, slots)
         times: list[float] = []
         for _ in range(4 * repeats):
