@@ -193,20 +193,31 @@ def _load_own(folder: Path, stage: str) -> dict[str, Tensor]:
     for name, tensor in stored.items():
         scale = stored.get(f"{name}.scale")
         if scale is not None:
-            tensor = tensor.to(scale.dtype) * scale.reshape(-1, *[1] * (tensor.dim() - 1))
+            tensor = from_int8_rows(tensor, scale)
         if not name.endswith(".scale"):
             out[name] = tensor
     return out
 
 
 def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix as int8 with one float scale a row, for a small file: (rows, n) -> same, (rows,).
+    """Weights as int8 with one float scale a row, for a small file: (rows, ...) -> same, (rows,).
 
     Stored under NAME and NAME.scale; `Checkpoint.tensors` multiplies them again. The largest error
     of a row is its largest magnitude / 254.
     """
-    scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
-    return torch.round(weight.float() / scale[:, None]).to(torch.int8), scale
+    weight = weight.float()
+    scale = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
+    return torch.round(weight / _a_row(scale, weight)).to(torch.int8), scale
+
+
+def _a_row(scale: Tensor, rows: Tensor) -> Tensor:
+    """(rows,) in a shape that multiplies (rows, ...)."""
+    return scale.reshape(-1, *[1] * (rows.dim() - 1))
+
+
+def from_int8_rows(rows: Tensor, scale: Tensor) -> Tensor:
+    """What `int8_rows` stood for, in the scale's type."""
+    return rows.to(scale.dtype) * _a_row(scale, rows)
 
 
 def save_checkpoint(

@@ -1,7 +1,7 @@
 """From training checkpoints to the engine's own format, and four shipped voices.
 
-Matrices go as int8 with a scale a row, the codec as fp16 (its tables as int8): small enough to
-ship, no loss that a listener or a recogniser finds.
+Matrices and filters go as int8 with a scale a row: small enough to ship, no loss that a listener or
+a recogniser finds.
 """
 
 import logging
@@ -31,10 +31,10 @@ def _averaged(path: Path) -> tuple[dict[str, Tensor], int]:
 
 
 def _small(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 rows, everything else as fp16."""
+    """Matrices and filters as int8 rows, everything else as fp16."""
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.dim() == 2:
+        if tensor.dim() >= 2:
             out[name], scale = int8_rows(tensor)
             out[f"{name}.scale"] = scale
         else:

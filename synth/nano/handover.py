@@ -2,8 +2,9 @@
 
 An exported model alone cannot be trained on: its tokens mean what the quantizers say that were
 fitted on one machine's teacher speech, and the decoder's jury is no part of it. `write_handover`
-keeps both beside the model, halved in precision, and how far each stage has come. `adopt` makes a
-run's folder of it that looks as if its stages had just stopped. Optimizers start afresh.
+keeps both beside the model, as small as the model's own weights, and how far each stage has come.
+`adopt` makes a run's folder of it that looks as if its stages had just stopped. Optimizers start
+afresh.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synth.checkpoints import Checkpoint, open_checkpoint
+from synth.checkpoints import Checkpoint, from_int8_rows, int8_rows, open_checkpoint
 from synth.nano import oscillator
 from synth.nano.codebooks import Codebooks
 from synth.nano.gpt import FineModel, coarse_model, semantic_model
@@ -34,6 +35,7 @@ _PARTS = {
     "decoder": "codec",
 }
 _STAGES = tuple(_PARTS)
+_NETWORKS = ("codebooks.refiner.", "jury.")  # kept as int8 rows; quantizers as fp16
 
 
 def write_handover(paths: Paths, folder: Path) -> None:
@@ -48,7 +50,13 @@ def write_handover(paths: Paths, folder: Path) -> None:
         told[stage] = {key: held[key] for key in ("step", "cpu_s", "curve")}
         if jury := held["extra"].get("jury"):
             arrays |= {f"jury.{key}": value.cpu().numpy() for key, value in jury.items()}
-    small = {k: v.astype(np.float16) if v.ndim else v for k, v in arrays.items()}
+    small: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        if array.ndim >= 2 and name.startswith(_NETWORKS):
+            rows, scale = int8_rows(torch.from_numpy(array))
+            small |= {name: rows.numpy(), f"{name}.scale": scale.numpy()}
+        else:
+            small[name] = array.astype(np.float16) if array.ndim else array
     np.savez_compressed(folder / STATE_FILE, allow_pickle=False, **small)
     (folder / CURVE_FILE).write_text(json.dumps(told, indent=1) + "\n")
 
@@ -100,7 +108,14 @@ def _under(held: Any, name: str) -> dict[str, np.ndarray]:
     """The arrays of one part, in single precision."""
     start = name + "."
     parts = {key.removeprefix(start): held[key] for key in held.files if key.startswith(start)}
-    return {k: v.astype(np.float32) if v.ndim else v for k, v in parts.items()}
+    out: dict[str, np.ndarray] = {}
+    for key, value in parts.items():
+        if f"{key}.scale" in parts:
+            scale = torch.from_numpy(parts[f"{key}.scale"])
+            out[key] = from_int8_rows(torch.from_numpy(value), scale).numpy()
+        elif not key.endswith(".scale"):
+            out[key] = value.astype(np.float32) if value.ndim else value
+    return out
 
 
 def _weights(stage: str, checkpoint: Checkpoint, paths: Paths) -> dict[str, Tensor]:

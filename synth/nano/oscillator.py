@@ -264,8 +264,12 @@ def hold(decoder: nn.Module) -> None:
 
 
 def _keeper(held: Tensor):
+    masks: dict[torch.device, Tensor] = {}  # a copy at every step would make a GPU wait
+
     def keep(gradient: Tensor) -> Tensor:
-        mask = held.to(gradient.device).reshape(-1, *[1] * (gradient.dim() - 1))
+        if gradient.device not in masks:
+            masks[gradient.device] = held.to(gradient.device)
+        mask = masks[gradient.device].reshape(-1, *[1] * (gradient.dim() - 1))
         return gradient.masked_fill(mask, 0.0)
 
     return keep

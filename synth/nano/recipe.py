@@ -45,7 +45,8 @@ CODEC = CodecNumbers(
     frame_rate=50,
     codebook_size=_CODES,
     dimension=82,  # 80 log-mel bands, voicing, log F0
-    n_filters=24,
+    n_filters=32,
+    n_residual_layers=3,
     ratios=(4, 5, 6, 4),  # large strides last: the wide layers run at low rates
     lstm=2,  # the first for the second's oscillator: see oscillator.py
 )
@@ -158,7 +159,7 @@ class Run:
 
 
 SEED = 1
-ADVERSARIAL_FROM = 20_000  # decoder step at which spectral losses have flattened
+ADVERSARIAL_FROM = 3_500  # decoder step at which spectral losses have flattened, at 32 crops each
 SHARD = 4_000  # utterances
 RUNS = {
     "semantic": Run(batch=7_000, learning_rate=1.5e-3, dropout=0.1),  # batch in positions

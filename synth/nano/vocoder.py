@@ -170,6 +170,9 @@ class VocoderStage:
 
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         self.batch, self.device = batch, device
+        if device != "cpu":  # its convolutions may be shorter of digits, the oscillator not
+            cudnn: Any = torch.backends.cudnn
+            cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
         self.crops = Crops(paths)
         self.model = Vocoder(Codebooks.load(paths.codebooks)).to(device)
         self.aligned = AlignedLoss().to(device)
@@ -196,8 +199,10 @@ class VocoderStage:
         return (codes[:2] if rng.random() < _COARSE_ONLY else codes), *others
 
     def precision(self) -> contextlib.AbstractContextManager[object]:
-        """bf16 on a GPU only: on a CPU with AMX the gradients of bf16 transposed convolutions came
-        out wrong (cosine .1 to .5 with those of single precision, torch 2.13)."""
+        """The jury's: bf16 on a GPU. The decoder's is single everywhere: on a CPU with AMX the
+        gradients of bf16 transposed convolutions came out wrong (cosine .1 to .5 with those of
+        single precision, torch 2.13), and the oscillator must turn as it will when it speaks.
+        """
         if self.device == "cpu":
             return contextlib.nullcontext()
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
@@ -207,11 +212,9 @@ class VocoderStage:
         codes, audio, harmonic, handed, turned = (
             torch.from_numpy(array).to(self.device) for array in batch
         )
-        state = oscillator.start(handed, turned)
-        with self.precision():
-            made = self.model(codes, state)
+        made = self.model(codes, oscillator.start(handed, turned))
         lead = _LEAD * CODEC.hop
-        return made.float()[:, lead:], audio[:, lead:], harmonic[:, lead:]
+        return made[:, lead:], audio[:, lead:], harmonic[:, lead:]
 
     def loss(self, step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         made, true, harmonic = self.speak(batch)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from synth import checkpoints, layouts, weights
-from synth.checkpoints import int8_rows, open_checkpoint, save_checkpoint
+from synth.checkpoints import from_int8_rows, int8_rows, open_checkpoint, save_checkpoint
 from synth.errors import InvalidRequest
 from synth.vocab import BARK, ModelConfig, TransformerShape
 from tests.synth import forged
@@ -413,3 +413,12 @@ def test_every_number_of_a_model_survives_saving(tmp_path: Path) -> None:
     opened: ModelConfig = open_checkpoint(tmp_path / "own").config
     assert opened == odd
     assert opened.family != BARK.family
+
+
+def test_a_filter_s_rows_have_a_scale_each_too() -> None:
+    weight = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    weight *= torch.tensor([0.01, 1.0, 100.0])[:, None, None]
+    stored, scale = int8_rows(weight)
+    assert stored.dtype == torch.int8 and stored.shape == weight.shape and scale.shape == (3,)
+    error = (from_int8_rows(stored, scale) - weight).abs().amax(dim=(1, 2))
+    assert bool((error <= weight.abs().amax(dim=(1, 2)) / 254 * 1.001).all())

@@ -145,7 +145,7 @@ def test_a_stage_of_another_shape_begins_anew(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    wider = dataclasses.replace(NANO.codec, n_filters=32)
+    wider = dataclasses.replace(NANO.codec, n_filters=40)
     monkeypatch.setattr(handover, "NANO", dataclasses.replace(NANO, codec=wider))
     paths = Paths(tmp_path / "run")
     assert adopt(paths, exported) == ["semantic", "coarse", "fine"]
