@@ -5,6 +5,7 @@ here as made-up signals and tokens. What comes out is noise, but comes out of th
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,14 @@ from synth.protocol import Sampling, Submit
 from synth.voices import VoiceBook
 from tests.synth.nano.signals import write_aligned, write_shard
 
-COUNT = 312  # twelve beyond those held out for validation
+HELD_OUT, COUNT = 12, 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_held_out() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synth.nano.windows._VALIDATION", HELD_OUT)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +132,7 @@ def test_training_goes_on_elsewhere(exported: Path, tmp_path: Path):
     (after.shards / "000").symlink_to(before.shards / "000")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("synth.nano.export._PROMPT_FRAMES", (60, 90))
+        patch.setattr("synth.nano.windows._VALIDATION", HELD_OUT)
         export(after, again)
     codes = np.random.default_rng(1).integers(0, 200, (8, 30))
     one, two = (
