@@ -7,8 +7,9 @@
 # Leave out `--gpus all` on a machine without one.
 FROM python:3.11-slim-bookworm
 
+# gcc: Triton builds what starts its kernels on the GPU at hand.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ffmpeg tini \
+    && apt-get install -y --no-install-recommends ffmpeg gcc libc6-dev tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 bark \
     && mkdir /data /models \
