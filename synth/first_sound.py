@@ -43,7 +43,9 @@ def measure(
     pipeline = Pipeline(model)
     sampling = Sampling(seed=1, max_seconds=seconds, early_stop=False)
     warm_up = Sampling(seed=1, max_seconds=0.2, early_stop=False)
-    pipeline.run(Submit(job_id="warm-up", text=_TEXT, sampling=warm_up), history)
+    for streaming in Streaming:
+        submit = Submit(job_id="warm-up", text=_TEXT, sampling=warm_up, streaming=streaming)
+        pipeline.run(submit, history)
     for _ in range(repeats):
         for streaming in Streaming:
             submit = Submit(job_id="heard", text=_TEXT, sampling=sampling, streaming=streaming)
