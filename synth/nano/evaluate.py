@@ -176,7 +176,7 @@ def evaluate(
     out["mos_two_books"] = float(np.mean([judges.rating(speaker.with_two_books(c)) for c in some]))
     out["tails"] = tails / max(1, len(clips))
     out["rtf"] = _rtf(clips)
-    if int8_limit():
+    if clips and int8_limit():
         quick = Speaker(folder, sampling or {}, "int8")
         quick.say(clips[0].text, clips[0].voice, 0)  # the first one compiles
         again = (quick.say(c.text, c.voice, 0) for c in some[:_TIMED])
