@@ -5,6 +5,7 @@ what it does.
 import os
 import shutil
 import signal
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests share the machine with a bot
 
@@ -22,6 +23,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Taken out: a bot that a test starts refuses variables that look like its settings and are none.
 _ASKED = {name: os.environ.pop(name, "") for name in ("BARK_BROWSER_TESTS", "BARK_SLOW_TESTS")}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand what was asked for to a process that runs tests: it starts without the variables."""
+    node.workerinput["asked"] = _ASKED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _ASKED.update(getattr(config, "workerinput", {}).get("asked", {}))
 
 
 def _missing(marker: str) -> str | None:

@@ -73,15 +73,16 @@ async def test_voices_are_offered_while_typing(discord: DiscordServer) -> None:
     assert all(len(choice["value"]) <= 100 for choice in choices)
 
 
-async def three_jobs(server: DiscordServer) -> list[Interaction]:
+async def three_jobs(server: DiscordServer, last: str = "Number two of three") -> list[Interaction]:
     """The last of them waits for two others, and shows its button."""
-    jobs = [await bark(server, f"Number {number} of three") for number in range(3)]
+    jobs = [await bark(server, text) for text in ("Number zero", "Number one", last)]
     await server.answered(jobs[2], lambda i: "Cancel" in i.buttons)
     return jobs
 
 
 async def test_cancel_ends_the_job_and_says_so(discord: DiscordServer) -> None:
-    *others, job = await three_jobs(discord)
+    # Long enough not to be over before the press, were the bot ever so slow to get to it.
+    *others, job = await three_jobs(discord, "This goes on, and on, and on, and on. " * 40)
     pressed = await discord.press(discord.world.alice, job.messages[0], "Cancel")
     await discord.answered(job, lambda i: not i.buttons)
     assert "cancel" in job.content.lower() and not job.attachments

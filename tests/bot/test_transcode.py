@@ -5,6 +5,7 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +159,20 @@ def alive(pid: int) -> bool:
     return True
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what another process does: there is no event for it."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def pid_in(file: Path) -> int:
     """The number another process writes into `file`, once it has."""
 
     def written() -> str:
         return file.read_text() if file.exists() else ""
 
-    async with asyncio.timeout(10):
-        while not written():  # noqa: ASYNC110 - there is no event for another process's file
-            await asyncio.sleep(0.01)
+    await until(written)
     return int(written())
 
 
@@ -191,23 +197,27 @@ async def test_too_slow_it_is_stopped_and_said_so(tmp_path: Path) -> None:
 
 
 async def test_a_pile_of_clips_runs_so_many_at_a_time(tmp_path: Path) -> None:
-    folder = tmp_path / "now"
+    folder, go, counts = tmp_path / "now", tmp_path / "go", tmp_path / "counts"
     folder.mkdir()
+    # The first two stay until both are there, however late the second starts.
     body = f"""
 mine = {str(folder)!r} + f"/{{os.getpid()}}"
 open(mine, "w").close()
-print(len(os.listdir({str(folder)!r})), file=open({str(tmp_path / "counts")!r}, "a"))
-sys.stdin.buffer.read(); time.sleep(.05)
+print(len(os.listdir({str(folder)!r})), file=open({str(counts)!r}, "a"))
+sys.stdin.buffer.read()
+while not os.path.exists({str(go)!r}): time.sleep(.01)
 os.unlink(mine)
 sys.exit(1)"""
     transcoder = Transcoder(stand_in(tmp_path, body), concurrency=2)
     speech = speech_like(0.2)
-    results = await asyncio.gather(
+    clips = asyncio.gather(
         *(transcoder.opus_packets(speech, RATE) for _ in range(8)), return_exceptions=True
     )
-    assert all(isinstance(result, SynthUnavailable) for result in results)
-    counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
-    assert len(counts) == 8 and max(counts) == 2
+    await until(lambda: counts.exists() and counts.read_text().count("\n") == 2)
+    go.touch()
+    assert all(isinstance(result, SynthUnavailable) for result in await clips)
+    seen = [int(line) for line in counts.read_text().split()]
+    assert len(seen) == 8 and max(seen) == 2
 
 
 async def test_a_waiting_clip_that_is_cancelled_never_starts(tmp_path: Path) -> None:

@@ -41,3 +41,11 @@ def test_every_figure_is_told_in_its_line() -> None:
 def test_a_gpu_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--device", "cuda"]) == 78
     assert "There is no CUDA device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_what_a_gpus_bench_does_not_write_is_refused_before_it_measures(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["--device", "cuda", option, "somewhere"]) == 78
+    assert "leave them out for a GPU" in capsys.readouterr().out
