@@ -10,7 +10,7 @@ Loads everything when told to and keeps it until the object goes. One thread use
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -234,21 +234,15 @@ class Bark:
                     self._pipeline.admit(submit, submit.voice)
                     running.add(submit.job_id)
                 for event in self._pipeline.step():
-                    if isinstance(event, Failed):
+                    if isinstance(event, Done | Failed):
                         running.discard(event.job_id)
-                        late = event.reason is Reason.TIMEOUT
-                        error = (JobTimeout if late else InvalidRequest)(event.detail)
-                        recital.failed(event.job_id, error)
-                    else:
-                        if isinstance(event, Done):
-                            running.discard(event.job_id)
-                        for told in recital.happened(event):
-                            if isinstance(told, Audio) and ttfa_s is None:
-                                ttfa_s = self._clock() - began
-                            if isinstance(told, Done):
-                                timings = replace(told.timings, ttfa_s=ttfa_s or 0.0)
-                                told = replace(told, timings=timings)
-                            yield told
+                    for told in _heard(recital, event):
+                        if isinstance(told, Audio) and ttfa_s is None:
+                            ttfa_s = self._clock() - began
+                        if isinstance(told, Done):
+                            timings = replace(told.timings, ttfa_s=ttfa_s or 0.0)
+                            told = replace(told, timings=timings)
+                        yield told
         finally:
             for job_id in running:
                 self._pipeline.cancel(job_id)
@@ -261,3 +255,12 @@ class Bark:
             text_tokens=config.text.block,
             utterance_s=config.max_utterance_s,
         )
+
+
+def _heard(recital: Recital, event: JobEvent) -> Iterable[JobEvent]:
+    """What a recital makes of an event of one of its utterances or takes."""
+    if not isinstance(event, Failed):
+        return recital.happened(event)
+    late = event.reason is Reason.TIMEOUT
+    recital.failed(event.job_id, (JobTimeout if late else InvalidRequest)(event.detail))
+    return ()

@@ -81,8 +81,9 @@ def parser() -> argparse.ArgumentParser:
     add("--model", default="small",
         help="small or large with random weights, or a name or folder")  # fmt: skip
     add("--seconds", type=_positive(float), default=5.0, help="length of a clip")
-    add("--jobs", type=_positive(int), default=1,
-        help="clips at once; peers without a batch make one, counted so many times")  # fmt: skip
+    add("--jobs", type=_positive(int),
+        help=f"clips at once, 1 by default, on a GPU {gpu_bench.JOBS}; peers without a batch make "
+        "one, counted so many times")  # fmt: skip
     add(
         "--repeats",
         type=_positive(int),
@@ -190,49 +191,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         history = random_history(config) if options.voice == "full" else None
         if options.quality or options.streaming:
             _report_in_place(options, history, say)
-            return 0
-        if options.device.startswith("cuda"):
-            pick_device(options.device)
-            checkpoint = open_model(options.model, options.device)
-            for line in gpu_bench.lines(
-                checkpoint,
-                history,
-                options.seconds,
-                [name for name in options.only if name in PEERS],
-                device=options.device,
-                precision=options.precision,
-                repeats=options.repeats,
-                peer_seconds=options.peer_seconds,
-            ):
-                say(line)
-            return 0
-        for path in (options.json, options.plot):
-            if path and not path.parent.is_dir():
-                raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
-        if options.plot:
-            bench_plot.check(options.plot)
-        case = case_for(options.seconds, config, options.jobs, history)
-        cases, lengths, batches = [case], list[Case](), list[Case]()
-        if options.plot:
-            lengths = [case_for(s, config, 1, history) for s in options.lengths]
-            batches = [case_for(options.seconds, config, n, history) for n in options.batches]
-            cases = list(dict.fromkeys([case, *lengths, *batches]))
-        say(bench_report.machine(options.threads))
-        say(
-            f"{config.name}, {case.audio_s(config) / case.jobs:.2f} s of audio, "
-            f"{case.jobs} at once, voice: {options.voice}, median of {options.repeats}, "
-            f"{bench_report.load()}"
-        )
-        rates = roofline.measure()
-        results: Results = {}
-        for told in compare(options, cases, config):
-            if isinstance(told, str):
-                say(told)
-            else:
-                results = told
+        elif options.device.startswith("cuda"):
+            _report_of_gpu(options, history, say)
+        else:
+            _report_side_by_side(options, config, history, say)
     except SynthError as error:
         say(str(error))
         return 78
+    return 0
+
+
+def _report_side_by_side(
+    options: argparse.Namespace,
+    config: ModelConfig,
+    history: HistoryPrompt | None,
+    say: Callable[[str], None],
+) -> None:
+    for path in (options.json, options.plot):
+        if path and not path.parent.is_dir():
+            raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
+    if options.plot:
+        bench_plot.check(options.plot)
+    case = case_for(options.seconds, config, options.jobs or 1, history)
+    cases, lengths, batches = [case], list[Case](), list[Case]()
+    if options.plot:
+        lengths = [case_for(s, config, 1, history) for s in options.lengths]
+        batches = [case_for(options.seconds, config, n, history) for n in options.batches]
+        cases = list(dict.fromkeys([case, *lengths, *batches]))
+    say(bench_report.machine(options.threads))
+    say(
+        f"{config.name}, {case.audio_s(config) / case.jobs:.2f} s of audio, "
+        f"{case.jobs} at once, voice: {options.voice}, median of {options.repeats}, "
+        f"{bench_report.load()}"
+    )
+    rates = roofline.measure()
+    results: Results = {}
+    for told in compare(options, cases, config):
+        if isinstance(told, str):
+            say(told)
+        else:
+            results = told
     say("\n" + bench_report.table(results, case, config))
     say("\n" + bench_report.floors(results, case, config, rates))
     if options.json:
@@ -240,7 +238,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         bench_plot.draw(options.plot, results, config, lengths, batches)
-    return 0
+
+
+def _report_of_gpu(
+    options: argparse.Namespace, history: HistoryPrompt | None, say: Callable[[str], None]
+) -> None:
+    if options.json or options.plot:
+        raise InvalidRequest("--json and --plot are for --device cpu: leave them out for a GPU.")
+    device = pick_device(options.device)
+    checkpoint = open_model(options.model, options.device)
+    peers = [name for name in options.only if name in PEERS]
+    with torch.cuda.device(device):  # not every peer names the card it is on
+        for line in gpu_bench.lines(
+            checkpoint,
+            history,
+            options.seconds,
+            peers,
+            device=options.device,
+            precision=options.precision,
+            repeats=options.repeats,
+            jobs=options.jobs or gpu_bench.JOBS,
+            peer_seconds=options.peer_seconds,
+        ):
+            say(line)
 
 
 def _report_in_place(

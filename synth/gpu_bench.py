@@ -28,6 +28,7 @@ _STEPS = most_steps(torch.device("cuda"))  # a run, as the engine makes them
 _POSITIONS = 400  # live when a step is timed: the middle of a clip
 _COPY_BYTES = 1 << 31
 _WARM_UP_S = 0.5
+_RUNS = 4  # timed, of each repeat
 
 
 def lines(
@@ -56,12 +57,15 @@ def lines(
     model = build_model(checkpoint, device=device, precision=precision)
     _wait(where)
     yield (
-        f"{card(where)}; a copy moves {bytes_s / 1e12:.2f} TB/s. {config.name}, "
+        f"{_card(where)}; a copy moves {bytes_s / 1e12:.2f} TB/s. {config.name}, "
         f"{model.precision.name}, built in {time.perf_counter() - began:.1f} s from weights in "
         "memory"
     )
     yield ""
-    yield "ms a semantic step (median; as the engine samples, at 400 positions)"
+    yield (
+        "ms a semantic step (median; as the engine samples, at "
+        f"{_live_positions(config, repeats)} positions)"
+    )
     yield "| clips at once | graphs | kernels one by one | reading the weights | first use s |"
     yield "|---|---:|---:|---:|---:|"
     least_ms = _weight_bytes(config, model) / bytes_s * 1e3
@@ -107,7 +111,7 @@ def _case(
     return Case(round(seconds * config.semantic.rate_hz), jobs, history)
 
 
-def card(device: torch.device) -> str:
+def _card(device: torch.device) -> str:
     """The device's name."""
     if device.type != "cuda":
         return bench_report.processor()
@@ -123,7 +127,7 @@ class _Clip:
 
 
 def _clip(contender: Contender, case: Case, device: torch.device, repeats: int) -> _Clip:
-    """A case made some times; the median one of all but the first, which warms up."""
+    """A case made some times; the (lower) median one of all but the first, which warms up."""
     made: list[_Clip] = []
     for _ in range(repeats):
         if device.type == "cuda":
@@ -132,7 +136,9 @@ def _clip(contender: Contender, case: Case, device: torch.device, repeats: int) 
         contender.make(case, _marker(wall, device))
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         made.append(_Clip(wall, peak))
-    return sorted(made[1:] or made, key=lambda clip: clip.wall_s)[(len(made) - 1) // 2]
+    counted = made[1:] or made
+    median_s = statistics.median_low(clip.wall_s for clip in counted)
+    return next(clip for clip in counted if clip.wall_s == median_s)
 
 
 def _marker(wall: dict[Stage, float], device: torch.device) -> Mark:
@@ -177,16 +183,26 @@ def _step_ms(model: Model, batch: int, graphs: bool, repeats: int) -> tuple[floa
         began = time.perf_counter()
         stage.run(_STEPS, slots)
         first_s = time.perf_counter() - began
-        behind = config.text.block + 1 + _STEPS
-        room = config.semantic_shape.context - (4 * repeats + 1) * _STEPS
-        for _ in range(math.ceil(max(0, min(_POSITIONS, room) - behind) / _STEPS)):
+        further = _live_positions(config, repeats) - _first_positions(config)
+        for _ in range(math.ceil(further / _STEPS)):
             stage.run(_STEPS, slots)
         times: list[float] = []
-        for _ in range(4 * repeats):
+        for _ in range(_RUNS * repeats):
             began = time.perf_counter()
             stage.run(_STEPS, slots)
             times.append((time.perf_counter() - began) / _STEPS * 1e3)
     return first_s, statistics.median(times)
+
+
+def _live_positions(config: ModelConfig, repeats: int) -> int:
+    """Positions before the steps that are timed: fewer than wanted where they would not fit."""
+    room = config.semantic_shape.context - (_RUNS * repeats + 1) * _STEPS
+    return max(_first_positions(config), min(_POSITIONS, room))
+
+
+def _first_positions(config: ModelConfig) -> int:
+    """Positions behind a prompt without history and the first run."""
+    return config.text.block + 1 + _STEPS
 
 
 def _weight_bytes(config: ModelConfig, model: Model) -> float:

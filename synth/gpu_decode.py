@@ -8,6 +8,7 @@ Shape letters: R rows, C width, V vocabulary.
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -39,9 +40,16 @@ def gpu_kernels() -> ModuleType | None:
     return kernels
 
 
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current card, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 @dataclass(frozen=True)
 class GpuDecode:
-    """One transformer, its heads and its cache."""
+    """One transformer, its heads and its cache. Called on the card where these are, as a recorder
+    sees to.
+    """
 
     transformer: Transformer
     heads: Sequence[Linear]
@@ -64,7 +72,8 @@ class GpuDecode:
         if kernels is None or not kernels.fits(shape.width, shape.head_size, dtype):
             return None
         made = cls(transformer, heads, cache, kernels)
-        return made if made._agrees() else None
+        with _on(transformer.wpe.device):
+            return made if made._agrees() else None
 
     def _agrees(self) -> bool:
         """Whether what the compiler made for this card does what torch does: a wrong kernel would
