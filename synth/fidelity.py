@@ -14,6 +14,7 @@ from torch import Tensor
 from synth.bound import BOUND, Fidelity, admits
 from synth.coarse import CoarseInput, flatten
 from synth.fine import FineJob, FineStage
+from synth.fused_forward import FusedForward
 from synth.kv_cache import KVCache, Prefill
 from synth.model import Model
 from synth.pipeline import Pipeline
@@ -83,7 +84,10 @@ def _next_logits(transformer: Transformer, x: Tensor, heads: list[Tensor], count
     """What follows each of the last `count` positions of x (T, C), the heads taken in turn."""
     dtype = transformer.precision.cache_dtype
     cache = KVCache(transformer.shape, 1, device=x.device, dtype=dtype)
-    x = transformer(x + transformer.wpe[: len(x)], Prefill(cache, 0, 0, len(x)))[-count:]
+    x = x + transformer.wpe[: len(x)]
+    forward = FusedForward.of(transformer, cache)
+    x = forward(x) if forward else transformer(x, Prefill(cache, 0, 0, len(x)))
+    x = x[-count:]
     logits = torch.empty(count, len(heads[0]), device=x.device)
     for turn, head in enumerate(heads):
         rows = slice(turn, None, len(heads))

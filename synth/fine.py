@@ -21,6 +21,7 @@ from synth.fine_windows import (
     Windows,
     default_lag,
 )
+from synth.fused_forward import FusedForward
 from synth.protocol import HistoryPrompt, Sampling, Streaming
 from synth.sampling import NoiseStage, draw, exponential, fold, noise_key
 from synth.transformer import Transformer, attend_all
@@ -179,6 +180,7 @@ class FineStage:
         self._heads = tuple(precision.linear(head[:size]) for head in transformer.heads)
         dtype = precision.dtype
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
+        self._forward = FusedForward.of(transformer)
 
     def step(self, job: FineJob) -> None:
         """Predict one codebook of one window and write it into the job's buffer."""
@@ -200,8 +202,11 @@ class FineStage:
         wtes = self._transformer.wtes[: book + 1]
         known = [wte[codes] for wte, codes in zip(wtes, seen.T, strict=False)]
         x = torch.stack(known, dim=-1).sum(-1) + self._transformer.wpe[: len(seen)]
-        x = self._transformer(x, attend_all)[fill:]
-        return self._heads[book - 1](x).to(self._float)
+        if self._forward is not None:
+            x = self._forward(x.contiguous(), needed=fill)
+        else:
+            x = self._transformer(x, attend_all)
+        return self._heads[book - 1](x[fill:]).to(self._float)
 
     def _sample(
         self, job: FineJob, logits: Tensor, number: int, window: Window, book: int

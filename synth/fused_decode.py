@@ -8,66 +8,51 @@ Shape letters: R rows, C width, V outputs of a head.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from synth.helpers import Helpers
 from synth.kv_cache import KVCache
-from synth.linear import WITHOUT_KERNELS, Linear, PackedInt8Linear, int8_kernels
+from synth.linear import WITHOUT_KERNELS, Linear, int8_kernels
+from synth.packed import Packed, array, packed
 from synth.transformer import Transformer
 
 log = logging.getLogger(__name__)
-
-_MOST_THREADS = 8  # of a step; before that many, memory gives out no more
 
 
 class FusedDecode:
     """One transformer over the slots of one cache; call it with one new position a row."""
 
     def __init__(
-        self, module: ModuleType, transformer: Transformer, heads: Sequence[Linear], keys: KVCache
+        self, module: ModuleType, weights: Packed, heads: Sequence[Linear], cache: KVCache
     ) -> None:
-        self._module = module
-        shape = transformer.shape
-        blocks = transformer.blocks
-        products = [(b.c_attn, b.attn_proj, b.c_fc, b.mlp_proj) for b in blocks]
-        self._weights = np.array([[_packed(p).packed.ctypes.data for p in row] for row in products])
-        by_kind = [[_packed(p) for p in kind] for kind in zip(*products, strict=True)]
-        self._scales = tuple(np.stack([p.scale for p in kind]) for kind in by_kind)
-        self._shifts = tuple(np.stack([p.shift for p in kind]) for kind in by_kind)
-        norms = [[block.ln_1.weight.numpy(), block.ln_2.weight.numpy()] for block in blocks]
-        self._norms = np.array(norms)
-        self._last_norm = transformer.ln_f.weight.numpy()
-        packed = [_packed(head) for head in heads]
-        self._heads = [(p.packed.ctypes.data, p.scale, p.shift) for p in packed]
-        self._keys, self._values = _array(keys.k), _array(keys.v)
-        self._sizes = (shape.width, shape.n_head, keys.context)
+        self._module, self._weights = module, weights
+        shape = weights.transformer.shape
+        self._heads = [(p.packed.ctypes.data, p.scale, p.shift) for p in map(packed, heads)]
+        self._keys, self._values = array(cache.k), array(cache.v)
+        self._sizes = (shape.width, shape.n_head, cache.context)
         self._shared: dict[int, tuple[np.ndarray, ...]] = {}
         self._own: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}  # thread, rows
-        self._helpers: list[_Helper] = []
-        self._held = (transformer, heads, keys)  # whose memory the addresses are of
+        self._helpers = Helpers()
+        self._held = (heads, cache)  # whose memory the addresses are of
 
     @classmethod
     def of(
-        cls, transformer: Transformer, heads: Sequence[Linear], keys: KVCache
+        cls, transformer: Transformer, heads: Sequence[Linear], cache: KVCache
     ) -> "FusedDecode | None":
         """The step of this transformer, compiled; None where it cannot be made so.
 
         What it takes to know that is one step at slot 0, position 0.
         """
-        block = transformer.blocks[0]
-        if not isinstance(block.c_attn, PackedInt8Linear) or block.ln_1.bias is not None:
+        weights, module = Packed.of(transformer), int8_kernels()
+        if weights is None or module is None:
             return None
-        module = int8_kernels()
-        assert module is not None
         try:
-            made = cls(module, transformer, heads, keys)
+            made = cls(module, weights, heads, cache)
             made(torch.zeros(1, transformer.shape.width), [0], [0], 0)
         except Exception as error:  # of a compiler; speed is all that is lost
             log.warning("Numba could not compile a step (%s): %s.", error, WITHOUT_KERNELS)
@@ -79,9 +64,10 @@ class FusedDecode:
     ) -> Tensor:
         """x (R, C) float32, overwritten, at `positions` of `slots` -> a head's logits (R, V).
 
-        Raises what a helper's thread met with in an earlier step.
+        Raises AssertionError for a position past the context, and what a helper's thread met with
+        in an earlier step.
         """
-        module, rows = self._module, x.shape[0]
+        module, weights, rows = self._module, self._weights, x.shape[0]
         width, n_head, context = self._sizes
         # The compiled step checks no bounds, and would write into the next head's keys.
         assert max(positions) < context, "a position is past the model's context"
@@ -90,11 +76,11 @@ class FusedDecode:
         logits = np.empty((rows, self._heads[head][1].size), np.float32)
         step = (
             x.numpy(),
-            self._norms,
-            self._last_norm,
-            self._weights,
-            self._scales,
-            self._shifts,
+            weights.norms,
+            weights.last_norm,
+            weights.weights,
+            weights.scales,
+            weights.shifts,
             self._keys,
             self._values,
             np.asarray(slots, np.int64),
@@ -102,47 +88,12 @@ class FusedDecode:
             self._heads[head],
             logits,
             self._shared[rows],
-            module.counters(len(self._norms)),
+            module.pieces(len(weights.norms)),
         )
-        others = min(torch.get_num_threads(), _MOST_THREADS) - 1
-        while len(self._helpers) < others:
-            self._helpers.append(_Helper())
-        for number, helper in enumerate(self._helpers[:others], 1):
-            helper.help(module.decode, *step, self._space(number, rows))
-        module.decode(*step, self._space(0, rows))
+        self._helpers.run(module.decode, step, lambda thread: self._space(thread, rows))
         return torch.from_numpy(logits)
 
     def _space(self, thread: int, rows: int) -> tuple[np.ndarray, ...]:
         if (thread, rows) not in self._own:
             self._own[thread, rows] = self._module.own(rows, self._sizes[0])
         return self._own[thread, rows]
-
-
-class _Helper:
-    """A thread that lends a hand with a step where it is free in time."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "decode")
-        self._waiting: deque[Future[None]] = deque()
-
-    def help(self, step: Callable[..., None], *args: Any) -> None:
-        """Begin as soon as the last one is over; not at all when one waits for that already.
-
-        Raises what one that is over failed with.
-        """
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft().result()
-        if len(self._waiting) < 2:
-            self._waiting.append(self._pool.submit(step, *args))
-
-
-def _packed(linear: Linear) -> PackedInt8Linear:
-    assert isinstance(linear, PackedInt8Linear)
-    return linear
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """The same memory for Numba, which knows no bfloat16: its bits."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16)
-    return tensor.numpy()

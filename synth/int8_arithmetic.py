@@ -42,22 +42,22 @@ _as_float = _reinterpret("_as_float", types.uint32, types.float32)
 _as_bits = _reinterpret("_as_bits", types.float32, types.uint32)
 
 
-def _wide(x):
+def wide(x):
     """A value of the cache as float32: itself, or a bfloat16's bits made wider."""
 
 
-def _narrow(x, like):
+def narrow(x, like):
     """A float32 as the cache holds it, rounded to nearest even."""
 
 
-@overload(_wide)
+@overload(wide)
 def _(x):
     if x == types.uint16:
         return lambda x: _as_float(np.uint32(x) << np.uint32(16))
     return lambda x: x
 
 
-@overload(_narrow)
+@overload(narrow)
 def _(x, like):
     def rounded(x, like):
         bits = _as_bits(x)
@@ -106,8 +106,8 @@ def gelu_all(x, out):
 
 
 @njit(**OPTIONS)
-def _norm(x, weight, out):
-    """LayerNorm of one row, without bias."""
+def norm(x, weight, bias, out):
+    """LayerNorm of one row."""
     n = x.size
     total = np.float32(0.0)
     for i in range(n):
@@ -118,7 +118,7 @@ def _norm(x, weight, out):
         squares += (x[i] - mean) * (x[i] - mean)
     scale = np.float32(1.0) / np.sqrt(squares / np.float32(n) + _EPS)
     for i in range(n):
-        out[i] = (x[i] - mean) * scale * weight[i]
+        out[i] = (x[i] - mean) * scale * weight[i] + bias[i]
 
 
 @njit(**OPTIONS)
@@ -134,13 +134,13 @@ def round_row(x, whole):
 
 
 @njit(**OPTIONS)
-def norm_and_round(x, weight, buffer, whole, most):
+def norm_and_round(x, weight, bias, buffer, whole, most):
     """LayerNorm of rows x (R, C) and `round_row`, into whole (R, C or more) and most (R,).
 
     buffer (C,): to work in.
     """
     for r in range(len(x)):
-        _norm(x[r], weight, buffer)
+        norm(x[r], weight, bias, buffer)
         most[r] = round_row(buffer, whole[r])
 
 
@@ -160,14 +160,14 @@ def attend_head(query, key, value, keys, values, scores, down, out):
     """One head of one row: key and value (D,) go to the end of keys and values (T, D)."""
     live, size = keys.shape
     for d in range(size):
-        keys[live - 1, d] = _narrow(key[d], keys[0, 0])
-        values[live - 1, d] = _narrow(value[d], keys[0, 0])
+        keys[live - 1, d] = narrow(key[d], keys[0, 0])
+        values[live - 1, d] = narrow(value[d], keys[0, 0])
     most = np.float32(-3e38)
     for t in range(live):
         k = keys[t]
         total = np.float32(0.0)
         for d in range(size):
-            total += query[d] * _wide(k[d])
+            total += query[d] * wide(k[d])
         scores[t] = total * down
         most = max(most, scores[t])
     whole = np.float32(0.0)
@@ -179,6 +179,6 @@ def attend_head(query, key, value, keys, values, scores, down, out):
         v = values[t]
         share = scores[t]
         for d in range(size):
-            out[d] += share * _wide(v[d])
+            out[d] += share * wide(v[d])
     for d in range(size):
         out[d] /= whole

@@ -17,22 +17,13 @@ Shape letters: R rows, C width, L layers, S slots, H heads, T positions, D head 
 product, padded to a multiple of `PADDING`.
 """
 
-import inspect
-import logging
 import math
-import os
-from collections.abc import Callable
-from hashlib import sha256
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import config, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
-from synth import int8_arithmetic
+from synth import int8_arithmetic, int8_tiles
 from synth.int8_arithmetic import (
     OPTIONS,
     X_ZERO,
@@ -42,129 +33,14 @@ from synth.int8_arithmetic import (
     round_row,
     scale_sums,
 )
-
-log = logging.getLogger(__name__)
+from synth.int8_tiles import LANES, LINE, Kind, counters, finish, kept, take, tile
 
 PADDING = 16  # bytes a turn of the innermost loop takes at most
-_LINE = 64  # bytes that cores pass to each other at once
 _SHARE = 1 << 16  # bytes of weights a thread takes at a time
 
-
-def lanes() -> int:
-    """How many 32 bit sums the processor's instruction for 8 bit products makes; 0: it has none."""
-    features = binding.get_host_cpu_features()
-    if getattr(config, "DISABLE_JIT", False):
-        return 0
-    if features.get("avx512vnni"):
-        return 16
-    return 8 if features.get("avxvnni") else 0
-
-
-LANES = lanes()
-
-
-def _tile(rows: int, turns: int) -> Any:
-    """A function of some rows of uint8 and one group of weights: their products as 32 bit sums.
-
-    It takes addresses and sizes: x, the bytes from one row of it to the next, the group of weights
-    (see `pack`), K, and where rows * lanes sums go. A number of x meets a whole vector of weights,
-    one for each of as many outputs. `turns` of the loop are unrolled, so that a sum is not waited
-    for by the next.
-    """
-
-    def function(typingctx, x, stride, weights, size, out):
-        def codegen(context, builder, signature, args):
-            _tile_ir(builder, rows, turns, *args)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 5), codegen
-
-    function.__name__ = f"_tile_{rows}"
-    return intrinsic(function)
-
-
-def _tile_ir(builder: ir.IRBuilder, rows: int, turns: int, x, stride, weights, size, out) -> None:
-    width = lanes()
-    word, index = ir.IntType(32), ir.IntType(64)
-    vector = ir.VectorType(word, width)
-    nowhere = ir.Constant(vector, ir.Undefined)
-    multiply = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(vector, [vector, vector, vector]),
-        f"llvm.x86.avx512.vpdpbusd.{32 * width}",
-    )
-
-    def number(value: int) -> ir.Constant:
-        return ir.Constant(index, value)
-
-    def at(address, kind):
-        return builder.inttoptr(address, kind.as_pointer())
-
-    starts = [builder.add(x, builder.mul(stride, number(row))) for row in range(rows)]
-    before = builder.block
-    loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    place = builder.phi(index)
-    place.add_incoming(number(0), before)
-    sums = [[builder.phi(vector) for _ in range(rows)] for _ in range(turns)]
-    for turn in range(turns):
-        here = builder.add(place, number(4 * turn))
-        lie = builder.add(weights, builder.mul(here, number(width)))
-        weight = builder.load(at(lie, vector), align=1)
-        for row in range(rows):
-            four = builder.load(at(builder.add(starts[row], here), word), align=1)
-            alone = builder.insert_element(nowhere, four, ir.Constant(word, 0))
-            spread = builder.shuffle_vector(alone, nowhere, ir.Constant(vector, [0] * width))
-            total = sums[turn][row]
-            total.add_incoming(ir.Constant(vector, [0] * width), before)
-            total.add_incoming(builder.call(multiply, [total, spread, weight]), loop)
-    following = builder.add(place, number(4 * turns))
-    place.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, size), loop, done)
-    builder.position_at_end(done)
-    for row in range(rows):
-        total = sums[0][row].incomings[1][0]
-        for turn in range(1, turns):
-            total = builder.add(total, sums[turn][row].incomings[1][0])
-        offset = builder.add(out, number(4 * width * row))
-        builder.store(total, at(offset, vector), align=4)
-
-
-_tile_1, _tile_4, _tile_8 = _tile(1, 4), _tile(4, 1), _tile(8, 1)
-
-
-def _take_number(typingctx, address, amount):
-    """Add to the number at an address that threads share; returns what it was."""
-
-    def codegen(context, builder, signature, args):
-        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-_take: Any = intrinsic(_take_number)
-
-if hasattr(os, "sched_yield"):
-    _let_others = types.ExternalFunction("sched_yield", types.int32())
-else:
-
-    @njit
-    def _let_others():
-        return 0
-
-
-@njit(**OPTIONS)
-def _finish(counter, total, count):
-    """Say that `count` pieces of work are done; wait until all `total` are, where it is 0."""
-    done = _take(counter + _LINE, count)
-    turns = 0
-    while count == 0 and done < total:
-        turns += 1
-        if turns > 100:
-            _let_others()
-        done = _take(counter + _LINE, 0)
+_tile_1: Any = tile(Kind.INT8, 1, turns=4)
+_tile_4: Any = tile(Kind.INT8, 4)
+_tile_8: Any = tile(Kind.INT8, 8)
 
 
 @njit(**OPTIONS)
@@ -179,7 +55,8 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
     groups = (scale.size + LANES - 1) // LANES
     share = max(1, _SHARE // (LANES * size))
     sums = np.empty((8, LANES), np.int32)
-    begin = _take(counter, share)
+    to, line, words = sums.ctypes.data, 4 * LANES, size // 4
+    begin = take(counter, share)
     while begin < groups:
         end = min(begin + share, groups)
         for group in range(begin, end):
@@ -190,13 +67,13 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
                 x = first + r * size
                 if r + 8 <= rows:
                     count = 8
-                    _tile_8(x, size, weight, size, sums.ctypes.data)
+                    _tile_8(x, size, weight, line, 0, words, to, line)
                 elif r + 4 <= rows:
                     count = 4
-                    _tile_4(x, size, weight, size, sums.ctypes.data)
+                    _tile_4(x, size, weight, line, 0, words, to, line)
                 else:
                     count = 1
-                    _tile_1(x, size, weight, size, sums.ctypes.data)
+                    _tile_1(x, size, weight, line, 0, words, to, line)
                 for k in range(count):
                     scale_sums(
                         sums[k],
@@ -207,9 +84,9 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
                         add,
                     )
                 r += count
-        _finish(counter, groups, end - begin)
-        begin = _take(counter, share)
-    _finish(counter, groups, 0)
+        finish(counter, groups, end - begin)
+        begin = take(counter, share)
+    finish(counter, groups, 0)
 
 
 @njit(**OPTIONS)
@@ -221,7 +98,7 @@ def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     heads, size = keys.shape[1], keys.shape[3]
     width = heads * size
     down = np.float32(1.0 / math.sqrt(size))
-    at = _take(counter, 1)
+    at = take(counter, 1)
     while at < slots.size * heads:
         r, h = at // heads, at % heads
         live, base = positions[r] + 1, h * size
@@ -235,32 +112,12 @@ def _attend(qkv, keys, values, slots, positions, scores, out, counter):
             down,
             out[r, base : base + size],
         )
-        _finish(counter, slots.size * heads, 1)
-        at = _take(counter, 1)
-    _finish(counter, slots.size * heads, 0)
+        finish(counter, slots.size * heads, 1)
+        at = take(counter, 1)
+    finish(counter, slots.size * heads, 0)
 
 
-def _kept(*others: ModuleType) -> Callable[[Any], Any]:
-    """Compile a function and keep what was made on disk, which is of `others`' text as well.
-
-    Numba makes a function anew where the file that it is in has changed, and goes on with the old
-    one where only what it calls in another file has. So it is kept by a name with that text in it.
-    Where there is no text to go by, or no place that can be written to, nothing is kept.
-    """
-
-    def compiled(function: Any) -> Any:
-        try:
-            text = "".join(map(inspect.getsource, others))
-            function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
-            return njit(cache=True, **OPTIONS)(function)
-        except (OSError, RuntimeError) as error:
-            log.info("A decode step is compiled at each start, for it cannot be kept: %s", error)
-            return njit(**OPTIONS)(function)
-
-    return compiled
-
-
-@_kept(int8_arithmetic)
+@kept(int8_arithmetic, int8_tiles)
 def decode(
     x,
     norms,
@@ -275,15 +132,16 @@ def decode(
     head,
     out,
     shared,
-    counters,
+    counter,
     own,
 ):
     """Run rows x (R, C) float32, overwritten, through all blocks and a head into out (R, V).
 
-    norms (L, 2, C) and last_norm (C,); weights (L, 4) int64: addresses of the packed weights of
-    c_attn, attn_proj, c_fc, mlp_proj; scales and shifts: tuples of four (L, out); head: address,
-    scale, shift. keys, values (L, S, H, T, D) float32 or uint16 (bfloat16's bits), written at
-    `positions` (R,) of `slots` (R,). shared, counters, own: see the functions of these names.
+    norms (L, 2, 2, C) and last_norm (2, C): weights and biases; weights (L, 4) int64: addresses of
+    the packed weights of c_attn, attn_proj, c_fc, mlp_proj; scales and shifts: tuples of four
+    (L, out); head: address, scale, shift. keys, values (L, S, H, T, D) float32 or uint16
+    (bfloat16's bits), written at `positions` (R,) of `slots` (R,). shared, counter (`pieces`), own:
+    see the functions of these names.
 
     Any number of threads may run one step, each with an `own` of its own and everything else the
     same: whoever is there takes the next piece of work, and nobody waits for a thread that has
@@ -293,30 +151,50 @@ def decode(
     rows, width = x.shape
     qkv, attended, inner, scores = shared
     narrow, wide, most, buffer, gated = own
-    at, line = counters.ctypes.data, 2 * _LINE
+    at, line = counter.ctypes.data, 2 * LINE
     for layer in range(len(norms)):
         scale = scales[0][layer], scales[1][layer], scales[2][layer], scales[3][layer]
         shift = shifts[0][layer], shifts[1][layer], shifts[2][layer], shifts[3][layer]
-        norm_and_round(x, norms[layer, 0], buffer, narrow, most)
+        norm_and_round(x, norms[layer, 0, 0], norms[layer, 0, 1], buffer, narrow, most)
         _multiply(narrow, most, weights[layer, 0], scale[0], shift[0], qkv, False, at)
         _attend(qkv, keys[layer], values[layer], slots, positions, scores, attended, at + line)
         for r in range(rows):
             most[r] = round_row(attended[r], narrow[r])
         _multiply(narrow, most, weights[layer, 1], scale[1], shift[1], x, True, at + 2 * line)
-        norm_and_round(x, norms[layer, 1], buffer, narrow, most)
+        norm_and_round(x, norms[layer, 1, 0], norms[layer, 1, 1], buffer, narrow, most)
         _multiply(narrow, most, weights[layer, 2], scale[2], shift[2], inner, False, at + 3 * line)
         for r in range(rows):
             gelu_all(inner[r], gated)
             most[r] = round_row(gated, wide[r])
         _multiply(wide, most, weights[layer, 3], scale[3], shift[3], x, True, at + 4 * line)
         at += 5 * line
-    norm_and_round(x, last_norm, buffer, narrow, most)
+    norm_and_round(x, last_norm[0], last_norm[1], buffer, narrow, most)
     _multiply(narrow, most, head[0], head[1], head[2], out, False, at)
 
 
-def counters(layers: int) -> np.ndarray:
-    """What the threads of one step share to divide it among them: two numbers a piece of work."""
-    return np.zeros((5 * layers + 1, 2, _LINE // 8), np.int64)
+@kept(int8_arithmetic, int8_tiles)
+def product(x, weights, scale, shift, out):
+    """out (R, O) = x (R, C) float32, rounded, times packed weights at an address."""
+    rows = len(x)
+    whole = np.full((rows, (x.shape[1] + PADDING - 1) // PADDING * PADDING), X_ZERO, np.uint8)
+    most, counter = np.empty(rows, np.float32), np.zeros((2, LINE // 8), np.int64)
+    for r in range(rows):
+        most[r] = round_row(x[r], whole[r])
+    _multiply(whole, most, weights, scale, shift, out, False, counter.ctypes.data)
+
+
+def try_out() -> None:
+    """Compile a product, make it once; raises what the compiler does."""
+    one, x = np.ones(1, np.float32), np.ones((1, PADDING), np.float32)
+    weights, out = pack(np.ones((1, PADDING), np.int8)), np.empty((1, 1), np.float32)
+    product(x, weights.ctypes.data, one, np.full(1, X_ZERO * PADDING, np.int32), out)
+    if out[0, 0] != 127 * PADDING:
+        raise RuntimeError(f"a product that is {127 * PADDING} came out as {out[0, 0]}")
+
+
+def pieces(layers: int) -> np.ndarray:
+    """What the threads of one step share to divide it among them."""
+    return counters(5 * layers + 1)
 
 
 def shared(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray, ...]:

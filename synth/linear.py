@@ -61,20 +61,12 @@ class Int8Linear(Linear):
     def __init__(self, weight: Tensor) -> None:
         most = int8_limit()
         assert most, "this machine has no exact 8 bit product"
-        weight = weight.float()
         self.size_out, self._size_in = weight.shape
-        scale = weight.abs().amax(1).clamp_(min=_LEAST) / most
-        whole = (weight / scale[:, None]).round_().to(torch.int8)
-        self._pack(whole)
-        # With the step of x in it: a kernel may multiply two scales in either order, and those for
-        # one row and for several do not agree on it.
-        self._scale = scale / _X_MOST
+        whole, self._scale = _rounded(weight, most)
+        # For a single row, whose time it is that counts.
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, [1, self._size_in])
         self._zero = torch.zeros(self.size_out, dtype=torch.int64)
         self._most = torch.full((1,), float(_X_MOST))
-
-    def _pack(self, whole: Tensor) -> None:
-        """Lay out the whole numbers (out, in) for a single row, whose time it is that counts."""
-        self._weight = torch.ops.onednn.qlinear_prepack(whole, [1, self._size_in])
 
     def __call__(self, x: Tensor) -> Tensor:
         y, scale = self._multiply(x)
@@ -101,23 +93,41 @@ class Int8Linear(Linear):
         return whole.view(torch.uint8).bitwise_xor_(_X_ZERO), scale
 
 
-class PackedInt8Linear(Int8Linear):
-    """The same, held a second time as a step of `fused_decode` reads it.
+class PackedInt8Linear(Linear):
+    """The same, held as `int8_kernels` reads it, which must be there.
 
-    packed, scale (out,), shift (out,): see `int8_kernels`, which must be there.
+    packed, scale (out,), shift (out,): see `int8_kernels`.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        super().__init__(weight)
-        self.scale: npt.NDArray[np.float32] = self._scale.numpy()
-
-    def _pack(self, whole: Tensor) -> None:
-        super()._pack(whole)
         kernels = int8_kernels()
         assert kernels is not None
+        whole, scale = _rounded(weight, _X_MOST)
+        self.size_out = weight.shape[0]
+        self._product = kernels.product
         self.packed: npt.NDArray[np.int8] = kernels.pack(whole.numpy())
-        sums = whole.sum(1, dtype=torch.int32)
-        self.shift: npt.NDArray[np.int32] = (_X_ZERO * sums).numpy()
+        self.scale: npt.NDArray[np.float32] = scale.numpy()
+        self.shift: npt.NDArray[np.int32] = (_X_ZERO * whole.sum(1, dtype=torch.int32)).numpy()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch.empty(x.shape[0], self.size_out)
+        address = self.packed.ctypes.data
+        self._product(x.contiguous().numpy(), address, self.scale, self.shift, y.numpy())
+        return y
+
+    def add_to(self, out: Tensor, x: Tensor) -> None:
+        out += self(x)
+
+
+def _rounded(weight: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """A weight (out, in) as whole numbers of at most `most`, int8, and their scales (out,).
+
+    With the step of x in these: a kernel may multiply two scales in either order, and those for
+    one row and for several do not agree on it.
+    """
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp_(min=_LEAST) / most
+    return (weight / scale[:, None]).round_().to(torch.int8), scale / _X_MOST
 
 
 def _product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -166,10 +176,14 @@ def int8_kernels() -> ModuleType | None:
     """
     try:
         from synth import int8_kernels
-    except Exception as error:  # whatever a compiler's import may raise: only speed is lost
-        log.warning("Numba did not load (%s): %s.", error, WITHOUT_KERNELS)
+
+        if not int8_kernels.LANES:
+            return None
+        int8_kernels.try_out()
+    except Exception as error:  # whatever a compiler may raise: only speed is lost
+        log.warning("Numba made no products (%s): %s.", error, WITHOUT_KERNELS)
         return None
-    return int8_kernels if int8_kernels.LANES else None
+    return int8_kernels
 
 
 def decoding_linear() -> MakeLinear:
@@ -181,3 +195,8 @@ def has_fast_bf16() -> bool:
     """Whether this processor multiplies bfloat16 itself; others unpack it first, at a loss."""
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies tiles of bfloat16."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

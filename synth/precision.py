@@ -15,7 +15,9 @@ from synth.linear import (
     Int8Linear,
     Linear,
     MakeLinear,
+    PackedInt8Linear,
     decoding_linear,
+    has_amx,
     has_fast_bf16,
     int8_limit,
 )
@@ -84,11 +86,12 @@ def pick_precision(name: str, device: torch.device, *, weights: int | None = Non
         )
     # Activations stay single precision: what int8 saves is the reading of weights. The table of
     # the text stage is as large as all its blocks in 8 bits; a row of it is read a step.
-    table = torch.bfloat16
-    decoding = StagePrecision(torch.float32, _half_cache(), decoding_linear(), table)
-    if has_fast_bf16():
+    linear, table = decoding_linear(), torch.bfloat16
+    cache = torch.bfloat16 if linear is PackedInt8Linear else _half_cache()
+    decoding = StagePrecision(torch.float32, cache, linear, table)
+    if has_amx() or (has_fast_bf16() and linear is Int8Linear):
         return Precision(name, decoding, _plain(torch.bfloat16, device))
-    return Precision(name, decoding, StagePrecision(torch.float32, _half_cache(), Int8Linear))
+    return Precision(name, decoding, StagePrecision(torch.float32, cache, linear))
 
 
 def _automatic(device: torch.device, weights: int | None) -> str:
@@ -110,10 +113,10 @@ def _plain(dtype: torch.dtype, device: torch.device) -> StagePrecision:
 
 
 def _half_cache() -> torch.dtype:
-    """The dtype of keys and values beside 8 or 16 bit weights on a CPU.
+    """The dtype of keys and values that torch looks back on, beside 8 or 16 bit weights on a CPU.
 
-    Attention over bfloat16 takes half the time of float32 where the processor has AMX (110 against
-    206 us for 600 positions of 12 heads), and several times as long where it has not.
+    Its attention over bfloat16 takes half the time of float32 where the processor has AMX (110
+    against 206 us for 600 positions of 12 heads), and several times as long where it has not. The
+    compiled steps read half the memory in any case.
     """
-    has_amx = torch.cpu.get_capabilities().get("amx_bf16", False)
-    return torch.bfloat16 if has_amx else torch.float32
+    return torch.bfloat16 if has_amx() else torch.float32

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from synth.fused_decode import FusedDecode
+from synth.fused_forward import FusedForward
 from synth.gpu_decode import MOST_ROWS, GpuDecode
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
@@ -82,8 +83,10 @@ class Stepper:
         self.slots = slots
         self.cache = KVCache(transformer.shape, slots, device=device, dtype=precision.cache_dtype)
         self._fused: FusedDecode | None = None
+        self._forward: FusedForward | None = None
         if not self._masked:
             self._fused = FusedDecode.of(transformer, self._heads, self.cache)
+            self._forward = FusedForward.of(transformer, self.cache)
         self.live = [0] * slots  # positions in the cache, the host's mirror of `position`
         self._draws = [Draw(0, 0.0)] * slots
 
@@ -147,7 +150,10 @@ class Stepper:
         end = start + x.shape[0]
         if x.shape[0]:
             x += self._transformer.wpe[start:end]
-            self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
+            if self._forward is not None:
+                self._forward(x, slot, start, needed=len(x))
+            else:
+                self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
         self.position[slot] = end
         self.token[slot] = pending
         self.live[slot] = end
@@ -164,8 +170,11 @@ class Stepper:
             last = min(first + _SCORED_AT_ONCE, len(fed))
             x = self.embed(np.asarray(fed[first:last], dtype=np.int64))
             x += self._transformer.wpe[start + first : start + last]
-            at = Prefill(self.cache, slot, start + first, last - first)
-            logits = self._heads[0](self._transformer(x, at)).to(self._float)
+            if self._forward is not None:
+                y = self._forward(x, slot, start + first)
+            else:
+                y = self._transformer(x, Prefill(self.cache, slot, start + first, last - first))
+            logits = self._heads[0](y).to(self._float)
             wanted = torch.tensor(rows[first:last], device=self._device)
             chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
             total += float(chosen.sum())

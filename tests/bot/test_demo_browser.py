@@ -18,13 +18,13 @@ from bot.doctor import worker_settings
 from synth.client import ProcessBackend
 from synth.protocol import RANDOM_MODEL
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
-PATIENCE_MS = 20_000  # of one step, on a busy machine
+PATIENCE_MS = 60_000  # of one step, on a busy machine
 
 
 class Visit:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth import fused_decode, linear
+from synth import fused_decode, helpers, linear
 from synth.fused_decode import FusedDecode
 from synth.linear import PackedInt8Linear, int8_kernels, int8_limit
 from synth.model import Model, build_model
@@ -152,7 +152,7 @@ def test_a_helper_that_is_late_is_not_waited_for(
         def help(self, step: Callable[..., None], *args: object) -> None:
             late.append(partial(step, *args))
 
-    monkeypatch.setattr(fused_decode, "_Helper", Late)
+    monkeypatch.setattr(helpers, "_Helper", Late)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     helped, alone = stepper(model, slots=2), stepper(model, slots=2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
@@ -167,17 +167,3 @@ def test_a_helper_that_is_late_is_not_waited_for(
     assert len(late) == 6
     assert np.array_equal(np.concatenate(found), expected)
     assert torch.equal(helped.cache.k, alone.cache.k)
-
-
-def test_what_a_helper_fails_with_is_raised() -> None:
-    """It was dropped with the step that it had failed in."""
-
-    def broken() -> None:
-        raise ValueError("a helper's")
-
-    helper = fused_decode._Helper()
-    helper.help(broken)
-    helper._waiting[0].exception()  # waits for it to be over
-    with pytest.raises(ValueError, match="a helper's"):
-        helper.help(lambda: None)
-    assert not helper._waiting

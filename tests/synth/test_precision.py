@@ -9,7 +9,7 @@ from synth import bound, precision
 from synth.bound import BOUND, Fidelity
 from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
-from synth.linear import Linear, decoding_linear, int8_limit
+from synth.linear import Int8Linear, Linear, PackedInt8Linear, int8_limit
 from synth.model import build_model, largest_transformer
 from synth.precision import SMALL_WEIGHTS, pick_precision
 from synth.protocol import BUILT_IN_MODEL, Stage
@@ -90,27 +90,35 @@ def test_int8_without_8_bit_products_is_refused(monkeypatch: pytest.MonkeyPatch)
         pick_precision("int8", CPU)
 
 
+AMX = {"amx_bf16": True, "avx512_bf16": True}
+
+
 @needs_int8
 @pytest.mark.parametrize(
-    ("capabilities", "fine", "cache"),
+    ("capabilities", "made_by", "fine", "cache"),
     [
-        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16, torch.bfloat16),
-        ({"avx512_bf16": True}, torch.bfloat16, torch.float32),
-        ({}, torch.float32, torch.float32),
+        (AMX, PackedInt8Linear, torch.bfloat16, torch.bfloat16),
+        (AMX, Int8Linear, torch.bfloat16, torch.bfloat16),
+        ({"avx512_bf16": True}, PackedInt8Linear, torch.float32, torch.bfloat16),
+        ({"avx512_bf16": True}, Int8Linear, torch.bfloat16, torch.float32),
+        ({}, Int8Linear, torch.float32, torch.float32),
     ],
 )
 def test_what_int8_adds_follows_the_processor(
     monkeypatch: pytest.MonkeyPatch,
     capabilities: dict[str, Any],
+    made_by: type[Linear],
     fine: torch.dtype,
     cache: torch.dtype,
 ) -> None:
+    """The fine stage is in 8 bits unless bfloat16 is the faster there."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(precision, "decoding_linear", lambda: made_by)
     picked = pick_precision("int8", CPU)
-    assert picked.decoding.linear is decoding_linear() and picked.decoding.dtype == torch.float32
+    assert picked.decoding.linear is made_by and picked.decoding.dtype == torch.float32
     assert picked.decoding.cache_dtype == cache
     assert picked.fine.dtype == fine
-    assert (picked.fine.linear is Linear) == (fine == torch.bfloat16)
+    assert picked.fine.linear is (Linear if fine == torch.bfloat16 else made_by)
 
 
 @needs_int8

@@ -1,0 +1,100 @@
+"""Many positions at once over 8 bit weights in one call, where this processor and build can do it.
+
+`FusedForward` is one transformer over a prompt of a cache's slot, or over a window without a cache,
+by `int8_forward`: what `FusedDecode` is to a step. Knows nothing of tokens.
+
+Shape letters: T positions, C width.
+"""
+
+import logging
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from synth.helpers import Helpers
+from synth.kv_cache import KVCache
+from synth.linear import int8_kernels
+from synth.packed import Packed, array
+from synth.transformer import Transformer
+
+log = logging.getLogger(__name__)
+
+
+class FusedForward:
+    """One transformer; with a cache positions look back, without one all see each other."""
+
+    def __init__(self, module: ModuleType, weights: Packed, cache: KVCache | None) -> None:
+        self._module, self._weights = module, weights
+        transformer = weights.transformer
+        self._shape, self._context = transformer.shape, transformer.shape.context
+        self._causal = cache is not None
+        if cache is None:
+            shape = self._shape
+            none = torch.zeros(
+                (shape.n_layer, 1, shape.n_head, 0, shape.head_size),
+                dtype=transformer.precision.cache_dtype,
+            )
+            self._cached = (array(none), array(none))
+        else:
+            self._cached = (array(cache.k), array(cache.v))
+            self._context = cache.context
+        self._helpers = Helpers()
+        self._held = cache  # whose memory the arrays are of
+
+    @classmethod
+    def of(cls, transformer: Transformer, cache: KVCache | None = None) -> "FusedForward | None":
+        """This transformer's, compiled; None where it cannot be made so.
+
+        What it takes to know that is one position, the first of slot 0.
+        """
+        weights, shape = Packed.of(transformer), transformer.shape
+        if weights is None or int8_kernels() is None:
+            return None
+        try:
+            from synth import int8_forward as module
+
+            if not module.fits(shape.width, shape.head_size):
+                return None
+            made = cls(module, weights, cache)
+            made(torch.zeros(1, shape.width))
+        except Exception as error:  # of a compiler; speed is all that is lost
+            log.warning(
+                "Numba could not compile a prompt (%s): it is made of torch's operations, which "
+                "takes longer.",
+                error,
+            )
+            return None
+        return made
+
+    def __call__(self, x: Tensor, slot: int = 0, start: int = 0, needed: int = 0) -> Tensor:
+        """x (T, C) float32, contiguous, overwritten, at positions from `start` of a slot.
+
+        What the cache holds before `start` is looked back on. Returns x: the rows from `needed` on
+        are what `Transformer` returns, the others nobody's. Raises AssertionError for positions
+        past the context, and what a helper's thread met with in an earlier call.
+        """
+        rows, shape, weights = x.shape[0], self._shape, self._weights
+        # The compiled function checks no bounds.
+        assert start + rows <= self._context, "the prompt is longer than the model's context"
+        assert x.is_contiguous() and (self._causal or not start)
+        shared = self._module.shared(rows, start, shape.n_head, shape.head_size)
+        room = shared[1].shape[3]
+        work = (
+            x.numpy(),
+            start,
+            needed,
+            weights.norms,
+            weights.last_norm,
+            weights.weights,
+            weights.scales,
+            weights.shifts,
+            self._cached,
+            slot,
+            self._causal,
+            shared,
+            self._module.pieces(len(weights.norms)),
+        )
+        # Made anew for each call: a prompt is rare, and 10 MB are not to be kept for it.
+        self._helpers.run(self._module.forward, work, lambda _: self._module.own(room, shape.width))
+        return x

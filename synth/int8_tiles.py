@@ -1,0 +1,226 @@
+"""The innermost loop of a product, as the processor's own instructions, and how threads share work.
+
+Numba has no name for a product of 8 bit or bfloat16 numbers that is added up in 32 bits, so those
+loops are written as LLVM's. A `tile` is the product of a few rows of a and one or two vectors of
+columns of b, held in registers. Knows addresses and sizes only.
+
+Threads take pieces of work from a common count and wait for pieces that were taken, never for a
+thread: one that was put aside holds up nobody.
+"""
+
+import inspect
+import logging
+import os
+from collections.abc import Callable
+from enum import Enum
+from hashlib import sha256
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from synth.int8_arithmetic import OPTIONS
+
+log = logging.getLogger(__name__)
+
+LINE = 64  # bytes that cores pass to each other at once
+
+
+def lanes() -> int:
+    """How many 32 bit sums the processor's instruction for 8 bit products makes; 0: it has none."""
+    features = binding.get_host_cpu_features()
+    if getattr(config, "DISABLE_JIT", False):
+        return 0
+    if features.get("avx512vnni"):
+        return 16
+    return 8 if features.get("avxvnni") else 0
+
+
+LANES = lanes()
+# Whether the processor multiplies bfloat16 and adds up in float32.
+HAS_BF16 = LANES == 16 and bool(binding.get_host_cpu_features().get("avx512bf16"))
+
+
+class Kind(Enum):
+    """What 4 bytes of a, and of each lane of b, hold: 4, 2 or 1 numbers that are added up."""
+
+    INT8 = 4  # uint8 in a, int8 in b; sums are int32
+    BF16 = 2
+    FLOAT = 1
+
+
+class _BFloat(ir.Type):
+    """A type that llvmlite has no class for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+def _multiply_add(builder: ir.IRBuilder, kind: Kind) -> Callable[[Any, Any, Any], Any]:
+    """A function that writes sum + a * b; a and b as vectors of 32 bit words."""
+    word = ir.VectorType(ir.IntType(32), LANES)
+    sums = word if kind is Kind.INT8 else ir.VectorType(ir.FloatType(), LANES)
+    of = {
+        Kind.INT8: (word, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"),
+        Kind.BF16: (
+            ir.VectorType(_BFloat(), 2 * LANES),
+            f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}",
+        ),
+        Kind.FLOAT: (sums, f"llvm.fma.v{LANES}f32"),
+    }
+    taken, name = of[kind]
+    order = [taken, taken, sums] if kind is Kind.FLOAT else [sums, taken, taken]
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(sums, order), name)
+
+    def write(total, a, b):
+        a, b = builder.bitcast(a, taken), builder.bitcast(b, taken)
+        return builder.call(function, [a, b, total] if kind is Kind.FLOAT else [total, a, b])
+
+    return write
+
+
+def tile(kind: Kind, rows: int, vectors: int = 1, turns: int = 1) -> Any:
+    """A function that multiplies `rows` rows of a by `vectors` * LANES columns of b.
+
+    It takes the address of a and the bytes from one row of it to the next; the address of b, the
+    bytes from its numbers for one word of a to those for the next, and from one vector of columns
+    to the next; how many words of a row there are, a multiple of `turns`; and where the sums go:
+    an address, and the bytes from one row of them to the next. A word of 4 bytes of a meets a
+    vector of b, of which each lane holds as many numbers, for a column of its own. `turns` of the
+    loop are unrolled, with sums of their own, so that one is not waited for by the next.
+    """
+
+    def function(typingctx, a, a_row, b, b_word, b_vector, words, out, out_row):
+        def codegen(context, builder, signature, args):
+            _tile_ir(builder, kind, rows, vectors, turns, args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), codegen
+
+    function.__name__ = f"_tile_{kind.name}_{rows}_{vectors}"
+    return intrinsic(function)
+
+
+def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: int, args) -> None:
+    a, a_row, b, b_word, b_vector, words, out, out_row = args
+    word, index = ir.IntType(32), ir.IntType(64)
+    spread = ir.VectorType(word, LANES)
+    sums = spread if kind is Kind.INT8 else ir.VectorType(ir.FloatType(), LANES)
+    nowhere = ir.Constant(spread, ir.Undefined)
+    first = ir.Constant(spread, [0] * LANES)
+    nothing = first if kind is Kind.INT8 else ir.Constant(sums, [0.0] * LANES)
+    multiply_add = _multiply_add(builder, kind)
+
+    def number(value: int) -> ir.Constant:
+        return ir.Constant(index, value)
+
+    def at(address, kind):
+        return builder.inttoptr(address, kind.as_pointer())
+
+    starts = [builder.add(a, builder.mul(a_row, number(row))) for row in range(rows)]
+    before = builder.block
+    loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    count, place = builder.phi(index), builder.phi(index)
+    count.add_incoming(number(0), before)
+    place.add_incoming(b, before)
+    lie = place
+    held = [
+        [[builder.phi(sums) for _ in range(vectors)] for _ in range(rows)] for _ in range(turns)
+    ]
+    for turn in range(turns):
+        places = [builder.add(lie, builder.mul(b_vector, number(v))) for v in range(vectors)]
+        columns = [builder.load(at(place, spread), align=4) for place in places]
+        offset = builder.mul(builder.add(count, number(turn)), number(4))
+        for row in range(rows):
+            one = builder.load(at(builder.add(starts[row], offset), word), align=1)
+            alone = builder.insert_element(nowhere, one, ir.Constant(word, 0))
+            same = builder.shuffle_vector(alone, nowhere, first)
+            for vector in range(vectors):
+                total = held[turn][row][vector]
+                total.add_incoming(nothing, before)
+                total.add_incoming(multiply_add(total, same, columns[vector]), loop)
+        lie = builder.add(lie, b_word)
+    following = builder.add(count, number(turns))
+    count.add_incoming(following, loop)
+    place.add_incoming(lie, loop)
+    builder.cbranch(builder.icmp_signed("<", following, words), loop, done)
+    builder.position_at_end(done)
+    add = builder.add if kind is Kind.INT8 else builder.fadd
+    for row in range(rows):
+        for vector in range(vectors):
+            total = held[0][row][vector].incomings[1][0]
+            for turn in range(1, turns):
+                total = add(total, held[turn][row][vector].incomings[1][0])
+            offset = builder.mul(out_row, number(row))
+            offset = builder.add(offset, number(4 * LANES * vector))
+            builder.store(total, at(builder.add(out, offset), sums), align=4)
+
+
+def _take_number(typingctx, address, amount):
+    """Add to the number at an address that threads share; returns what it was."""
+
+    def codegen(context, builder, signature, args):
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+take: Any = intrinsic(_take_number)
+
+if hasattr(os, "sched_yield"):
+    _let_others = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @njit
+    def _let_others():
+        return 0
+
+
+@njit(**OPTIONS)
+def finish(counter, total, count):
+    """Say that `count` pieces of work are done; wait until all `total` are, where it is 0."""
+    done = take(counter + LINE, count)
+    turns = 0
+    while count == 0 and done < total:
+        turns += 1
+        if turns > 100:
+            _let_others()
+        done = take(counter + LINE, 0)
+
+
+def counters(count: int) -> np.ndarray:
+    """What threads share to divide so many lots of work among them: two numbers a lot."""
+    return np.zeros((count, 2, LINE // 8), np.int64)
+
+
+def kept(*others: ModuleType) -> Callable[[Any], Any]:
+    """Compile a function and keep what was made on disk, which is of `others`' text as well.
+
+    Numba makes a function anew where the file that it is in has changed, and goes on with the old
+    one where only what it calls in another file has. So it is kept by a name with that text in it.
+    Where there is no text to go by, or no place that can be written to, nothing is kept.
+    """
+
+    def compiled(function: Any) -> Any:
+        try:
+            text = "".join(map(inspect.getsource, others))
+            function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
+            return njit(cache=True, **OPTIONS)(function)
+        except (OSError, RuntimeError) as error:
+            log.info("A decode step is compiled at each start, for it cannot be kept: %s", error)
+            return njit(**OPTIONS)(function)
+
+    return compiled

@@ -1,0 +1,177 @@
+"""A prompt or a window in one call is the one made of torch's operations."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from synth.fused_forward import FusedForward
+from synth.kv_cache import KVCache, Prefill
+from synth.linear import Int8Linear, int8_kernels, int8_limit
+from synth.model import Model, build_model
+from synth.precision import StagePrecision
+from synth.random_model import RANDOM, random_checkpoint
+from synth.transformer import Transformer, attend_all, build_transformer
+
+if int8_kernels() is None or int8_limit() != 127:
+    pytest.skip("no kernels for this processor", allow_module_level=True)
+
+# Values on the edge are rounded the other way, and attention rounds to bfloat16 where there is one.
+NEAR = 0.03
+# Heads of 48, which are neither one vector of columns nor whole pairs of them.
+WIDE = replace(
+    RANDOM,
+    **{
+        f"{stage}_shape": replace(getattr(RANDOM, f"{stage}_shape"), width=192)
+        for stage in ("semantic", "fine")
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return build_model(random_checkpoint(WIDE), device="cpu", precision="int8")
+
+
+def normal(rows: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
+
+
+def of_torch(stage: str) -> Transformer:
+    """The same weights in 8 bits as torch multiplies them."""
+    checkpoint = random_checkpoint(WIDE)
+    shape = {"semantic": WIDE.semantic_shape, "fine": WIDE.fine_shape}[stage]
+    return build_transformer(
+        stage,
+        shape,
+        checkpoint.stages[stage],
+        codebooks=WIDE.fine.codebooks if stage == "fine" else 0,
+        device=torch.device("cpu"),
+        precision=StagePrecision(torch.float32, torch.float32, Int8Linear),
+    )
+
+
+def cache_of(transformer: Transformer, slots: int = 3) -> KVCache:
+    dtype = transformer.precision.cache_dtype
+    return KVCache(transformer.shape, slots, device=torch.device("cpu"), dtype=dtype)
+
+
+def made(model: Model, cache: KVCache) -> FusedForward:
+    found = FusedForward.of(model.semantic, cache)
+    assert found is not None
+    return found
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
+
+
+@pytest.mark.parametrize(("first", "rows"), [(0, 1), (0, 130), (70, 7), (129, 190), (1, 64)])
+def test_a_prompt_equals_torchs(model: Model, first: int, rows: int) -> None:
+    """From the start and behind what is there; blocks, tiles and pairs that are full and not."""
+    plain, width = of_torch("semantic"), model.semantic.shape.width
+    ours, theirs = cache_of(model.semantic), cache_of(plain)
+    forward = made(model, ours)
+    x = normal(first + rows, width)
+    if first:
+        plain(x[:first].clone(), Prefill(theirs, 1, 0, first))
+        ours.k.copy_(theirs.k)
+        ours.v.copy_(theirs.v)
+    expected = plain(x[first:].clone(), Prefill(theirs, 1, first, rows))
+    found = forward(x[first:].clone(), 1, first)
+    assert off(found, expected) < NEAR
+    for mine, other in ((ours.k, theirs.k), (ours.v, theirs.v)):
+        assert off(mine[:, 1, :, first : first + rows], other[:, 1, :, first : first + rows]) < NEAR
+        outside = torch.ones(mine.shape[3], dtype=torch.bool)
+        outside[first : first + rows] = False
+        assert torch.equal(mine[:, 1, :, outside], other[:, 1, :, outside].to(mine.dtype))
+        assert not mine[:, 0].any()
+        assert not mine[:, 2].any()
+
+
+def test_a_position_sees_nothing_behind_it(model: Model) -> None:
+    """To the last bit: a prompt's beginning is the same whatever follows."""
+    x = normal(150, model.semantic.shape.width)
+    whole, part = cache_of(model.semantic), cache_of(model.semantic)
+    made(model, whole)(x.clone())
+    made(model, part)(x[:77].clone())
+    assert torch.equal(whole.k[:, 0, :, :77], part.k[:, 0, :, :77])
+    assert torch.equal(whole.v[:, 0, :, :77], part.v[:, 0, :, :77])
+
+
+def test_a_prompt_in_two_parts_is_the_prompt(model: Model) -> None:
+    """What was read back from a cache of float32 is what stood there."""
+    precision = replace(model.semantic.precision, cache_dtype=torch.float32)
+    model = replace(model, semantic=replace(model.semantic, precision=precision))
+    x = normal(150, model.semantic.shape.width)
+    whole, parts = cache_of(model.semantic), cache_of(model.semantic)
+    made(model, whole)(x.clone())
+    forward = made(model, parts)
+    forward(x[:90].clone())
+    forward(x[90:].clone(), start=90)
+    assert torch.equal(whole.k, parts.k)
+    assert torch.equal(whole.v, parts.v)
+
+
+@pytest.mark.parametrize(("rows", "needed"), [(64, 0), (100, 40), (63, 62)])
+def test_a_window_equals_torchs(rows: int, needed: int) -> None:
+    """All see each other; norms have biases; the first rows are not asked for."""
+    packed = build_transformer(
+        "fine",
+        WIDE.fine_shape,
+        random_checkpoint(WIDE).stages["fine"],
+        codebooks=WIDE.fine.codebooks,
+        device=torch.device("cpu"),
+        precision=build_model(
+            random_checkpoint(WIDE), device="cpu", precision="int8"
+        ).semantic.precision,
+    )
+    forward = FusedForward.of(packed)
+    assert forward is not None
+    x = normal(rows, packed.shape.width)
+    expected = of_torch("fine")(x.clone(), attend_all)
+    found = forward(x.clone(), needed=needed)
+    assert off(found[needed:], expected[needed:]) < NEAR
+
+
+def test_threads_do_not_change_a_bit(model: Model) -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            cache = cache_of(model.semantic)
+            forward = made(model, cache)
+            y = [forward(normal(rows, model.semantic.shape.width)) for rows in (200, 65)]
+            found.append((torch.cat(y), cache.k))
+    finally:
+        torch.set_num_threads(before)
+    for y, keys in found[1:]:
+        assert torch.equal(y, found[0][0])
+        assert torch.equal(keys, found[0][1])
+
+
+def test_what_reaches_past_the_context_is_refused(model: Model) -> None:
+    cache = cache_of(model.semantic)
+    with pytest.raises(AssertionError, match="context"):
+        made(model, cache)(normal(8, model.semantic.shape.width), start=cache.context - 7)
+    assert not cache.k[:, 1:].any()
+
+
+def test_other_precisions_have_no_such_call() -> None:
+    plain = build_model(random_checkpoint(WIDE), device="cpu", precision="fp32")
+    assert FusedForward.of(plain.fine) is None
+
+
+def test_a_compiler_that_fails_costs_only_speed(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from synth import int8_forward
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no room for a cache")
+
+    monkeypatch.setattr(int8_forward, "forward", broken)
+    assert FusedForward.of(model.semantic, cache_of(model.semantic)) is None
+    assert "no room for a cache" in caplog.text

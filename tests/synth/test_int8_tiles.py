@@ -1,0 +1,96 @@
+"""The innermost loops against numpy's products, and what is kept on disk."""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from synth.linear import int8_kernels
+
+if int8_kernels() is None:
+    pytest.skip("no kernels for this processor", allow_module_level=True)
+
+from numba import njit
+
+from synth.int8_tiles import HAS_BF16, LANES, Kind, kept, tile
+
+ROWS, WORDS = 4, 12
+
+
+def multiplied(kind: Kind, a: np.ndarray, b: np.ndarray, vectors: int) -> np.ndarray:
+    """a (ROWS, 4 * WORDS bytes) and b (WORDS, vectors * LANES, numbers in 4 bytes)."""
+    function: Any = tile(kind, ROWS, vectors, turns=2)
+    columns = vectors * LANES
+
+    @njit
+    def run(a, b, out):
+        line = 4 * columns
+        function(a, 4 * WORDS, b, line, 4 * LANES, WORDS, out, line)
+
+    out = np.zeros((ROWS, columns), np.int32 if kind is Kind.INT8 else np.float32)
+    run(a.ctypes.data, b.ctypes.data, out.ctypes.data)
+    return out
+
+
+@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("kind", Kind)
+def test_a_tile_is_a_product(kind: Kind, vectors: int) -> None:
+    if kind is Kind.BF16 and not HAS_BF16:
+        pytest.skip("this processor multiplies no bfloat16")
+    rng = np.random.default_rng(vectors)
+    numbers = kind.value
+    shape = (WORDS, vectors * LANES, numbers)
+    if kind is Kind.INT8:
+        a = rng.integers(0, 256, (ROWS, WORDS * 4)).astype(np.uint8)
+        b = rng.integers(-128, 128, shape).astype(np.int8)
+        exact_a, exact_b = a.astype(np.int64), b.astype(np.int64)
+    elif kind is Kind.BF16:
+        made = torch.randn(ROWS, WORDS * 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+        other = torch.randn(shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+        exact_a, exact_b = made.double().numpy(), other.double().numpy()
+        a, b = made.view(torch.int16).numpy(), other.view(torch.int16).numpy()
+    else:
+        a = rng.standard_normal((ROWS, WORDS)).astype(np.float32)
+        b = rng.standard_normal(shape).astype(np.float32)
+        exact_a, exact_b = a.astype(np.float64), b.astype(np.float64)
+    flat = exact_b.transpose(0, 2, 1).reshape(WORDS * numbers, -1)
+    found = multiplied(kind, a, b, vectors)
+    np.testing.assert_allclose(found, exact_a @ flat, rtol=1e-5, atol=1e-4)
+
+
+def loaded(path: Path, text: str) -> ModuleType:
+    """A module of that text, which `path` then holds."""
+    path.write_text(text)
+    spec = spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_kept_is_made_anew_where_what_it_calls_has_changed(tmp_path: Path) -> None:
+    """Numba looks at the function's own file alone, and went on with the other's old text."""
+    found = []
+    for factor in (2, 30, 30):
+        text = f"import numba\n\n\n@numba.njit\ndef inner(x):\n    return {factor} * x\n"
+        other = loaded(tmp_path / "other.py", text)
+        own = loaded(tmp_path / "own.py", "def outer(x):\n    return inner(x)\n")
+        own.__dict__["inner"] = other.inner
+        outer = kept(other)(own.outer)
+        found.append((outer(1), sum(outer.stats.cache_hits.values())))
+    assert found == [(2, 0), (30, 0), (30, 1)]
+
+
+def test_what_cannot_be_kept_is_compiled_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """Numba refused to, so a machine without a writable place for it made steps of torch's
+    operations. A function without a file has no such place.
+    """
+    made: dict[str, Any] = {}
+    exec("def double(x):\n    return 2 * x\n", made)
+    with caplog.at_level("INFO"):
+        assert kept()(made["double"])(4) == 8
+    assert "no locator" in caplog.text
