@@ -110,7 +110,7 @@ class Bark:
         device: "auto", "cpu", "cuda" or "mps"; precision: "auto", "fp32",
         "bf16", "fp16" (CUDA) or "int8" (CPU).
         turbo: less work for a clip, by windows that are not Bark's own (`synth.turbo`).
-        graphs: on CUDA, replay decode steps as graphs.
+        graphs: on CUDA, replay decode steps and prefills as graphs.
         threads: for the CPU; None leaves torch's choice, one a core.
         slots: utterances and takes worked on at once, each with caches of its own; fewer where a
         GPU has no room for them.

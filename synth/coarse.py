@@ -138,7 +138,7 @@ class CoarseStage:
         self.prefilled = 0  # positions computed by prefills so far, for tests and the benchmark
 
     def record_steps(self) -> None:
-        """Replay decode steps as CUDA graphs."""
+        """Replay decode steps and prefills as CUDA graphs."""
         self._stepper.record_steps()
 
     def open(self, slot: int, sampling: Sampling, utterance: int) -> None:

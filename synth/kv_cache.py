@@ -58,6 +58,38 @@ class Prefill:
         return y[0].transpose(0, 1).reshape(q.shape[0], -1).to(q.dtype)
 
 
+class PrefillMasked:
+    """The same for a slot and positions that are read on the device (CUDA).
+
+    slot: (1,) int64. position: (T,) int64, one after the other. first: whether they begin at 0, and
+    look back on nothing but themselves.
+    """
+
+    def __init__(self, cache: KVCache, slot: Tensor, position: Tensor, *, first: bool) -> None:
+        self._cache, self._slot, self._position = cache, slot, position
+        # How much lies before them the host has not told: all of the context is looked at.
+        self._mask = None if first else _hidden(cache, position, cache.context)  # (T, context)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (T, H, D) -> (T, C)."""
+        keys, values = self._cache.k[layer], self._cache.v[layer]
+        k, v = k.to(self._cache.dtype), v.to(self._cache.dtype)
+        keys[self._slot, :, self._position] = k
+        values[self._slot, :, self._position] = v
+        if self._mask is None:
+            keys, values = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
+        else:
+            keys, values = keys.index_select(0, self._slot), values.index_select(0, self._slot)
+        y = F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None].to(self._cache.dtype),
+            keys,
+            values,
+            attn_mask=self._mask,
+            is_causal=self._mask is None,
+        )
+        return y[0].transpose(0, 1).reshape(q.shape[0], -1).to(q.dtype)
+
+
 class DecodeEach:
     """Attend for one new position a slot, slot by slot over its live length alone (CPU).
 
@@ -98,11 +130,7 @@ class DecodeMasked:
     def __init__(self, cache: KVCache, position: Tensor, span: int) -> None:
         self._cache, self._position, self._span = cache, position, span
         self._slots = torch.arange(position.shape[0], device=position.device)
-        columns = torch.arange(span, device=position.device)
-        # Added to the scores, which is what a mask of bools would be turned into at every layer.
-        none = torch.zeros((), device=position.device, dtype=cache.dtype)
-        hidden = columns[None, :] > position[:, None]
-        self._mask = none.masked_fill(hidden, -torch.inf)[:, None, None]  # (B, 1, 1, span)
+        self._mask = _hidden(cache, position, span)[:, None, None]  # (B, 1, 1, span)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v: (B, H, D) -> (B, C)."""
@@ -117,6 +145,16 @@ class DecodeMasked:
             attn_mask=self._mask,
         )
         return y.reshape(q.shape[0], -1).to(q.dtype)
+
+
+def _hidden(cache: KVCache, position: Tensor, span: int) -> Tensor:
+    """What hides from each position those after it: (N,) -> (N, span), 0 or -inf.
+
+    Added to the scores, which is what a mask of bools would be turned into at every layer.
+    """
+    columns = torch.arange(span, device=position.device)
+    none = torch.zeros((), device=position.device, dtype=cache.dtype)
+    return none.masked_fill(columns[None, :] > position[:, None], -torch.inf)
 
 
 def span_for(live: int, context: int) -> int:

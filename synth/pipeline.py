@@ -48,7 +48,9 @@ class Pipeline:
         graphs: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Allocates the caches of `slots` slots. graphs: on CUDA, replay decode steps as graphs."""
+        """Allocates the caches of `slots` slots. graphs: on CUDA, replay decode steps and prefills
+        as graphs.
+        """
         if slots < 1:
             raise InvalidRequest(f"There must be at least 1 slot, not {slots}.")
         self.model = model

@@ -69,7 +69,7 @@ class SemanticStage:
         )
 
     def record_steps(self) -> None:
-        """Replay decode steps as CUDA graphs."""
+        """Replay decode steps and prefills as CUDA graphs."""
         self._stepper.record_steps()
 
     def start(

@@ -1,7 +1,7 @@
-"""Decode steps recorded once and replayed: a CUDA graph where the body of a step would be called.
+"""Steps recorded once and replayed: a CUDA graph where the body of a step would be called.
 
-A step of a large model is some 400 kernels of a few microseconds; launched one by one the host is
-slower than the device. A graph repeats the very kernels that it recorded, on the same memory, so
+A decode step of a large model, and a prefill too, is some 400 kernels; launched one by one the host
+is slower than the device. A graph repeats the very kernels that it recorded, on the same memory, so
 whatever the host decides for a step (rows, span, filters) is part of the key it is kept under, and
 what changes from step to step lives in tensors. Graphs are recorded when first needed, in a
 fraction of a second each, and share one pool of memory: an output is copied before the next replay.
@@ -17,17 +17,17 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-Body = Callable[[], tuple[Tensor, Tensor]]
+Body = Callable[[], tuple[Tensor, ...]]
 
 _WARM_UPS = 2  # libraries choose their kernels and allocate before anything is recorded
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A step that can be repeated, and where its two results then lie."""
+    """A step that can be repeated, and where its results then lie."""
 
     replay: Callable[[], Any]
-    outputs: tuple[Tensor, Tensor]
+    outputs: tuple[Tensor, ...]
 
 
 # Called with a body and the tensors that it changes, which are to be as before afterwards.
@@ -39,6 +39,8 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._pool: Any = None
+        # One for all: libraries keep a workspace of 8 to 32 MB for each stream that they have seen.
+        self._warming: torch.cuda.Stream | None = None
 
     def __call__(self, body: Body, state: Sequence[Tensor]) -> Recorded:
         with torch.cuda.device(state[0].device):  # or another card's streams would be recorded
@@ -46,7 +48,7 @@ class CudaRecorder:
 
     def _record(self, body: Body, state: Sequence[Tensor]) -> Recorded:
         before = [tensor.clone() for tensor in state]
-        stream = torch.cuda.Stream()
+        stream = self._warming = self._warming or torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
@@ -66,14 +68,18 @@ class CudaRecorder:
 
 
 class StepGraphs:
-    """The recorded steps of one stepper.
+    """The recorded steps of one kind, of one stepper. what: the kind, for the log.
 
-    state: the tensors that a step changes besides its cache, whose rows past a position are stale.
-    Where recording fails, steps are made one kernel at a time from then on, and the log says so.
+    state: the tensors that a step changes, one at least, besides its cache, whose rows past a
+    position are stale. Where recording fails, steps are made one kernel at a time from then on, and
+    the log says so.
     """
 
-    def __init__(self, state: Sequence[Tensor], record: Record | None = None) -> None:
+    def __init__(
+        self, state: Sequence[Tensor], record: Record | None = None, *, what: str = "steps"
+    ) -> None:
         self._state = tuple(state)
+        self._what = what
         self._record: Record | None = record or CudaRecorder()
         self._recorded: dict[Hashable, Recorded] = {}
 
@@ -82,18 +88,19 @@ class StepGraphs:
         """Whether steps are recorded: nothing has gone wrong so far."""
         return self._record is not None
 
-    def step(self, key: Hashable, body: Body) -> tuple[Tensor, Tensor]:
+    def step(self, key: Hashable, body: Body) -> tuple[Tensor, ...]:
         """What `body` would do and return. key: all that it has decided on the host."""
         recorded = self._recorded.get(key)
         if recorded is None and self._record is not None:
             try:
                 recorded = self._recorded[key] = self._record(body, self._state)
             except Exception as error:  # a compiler fails in its own ways: only speed is lost
-                log.warning("steps cannot be recorded (%s): made without CUDA graphs", error)
+                log.warning(
+                    "%s cannot be recorded (%s): made without CUDA graphs", self._what, error
+                )
                 self._record = None
                 self._recorded.clear()
         if recorded is None:
             return body()
         recorded.replay()
-        token, ended = recorded.outputs
-        return token.clone(), ended.clone()
+        return tuple(output.clone() for output in recorded.outputs)

@@ -2,8 +2,9 @@
 
 All state is [B slots] and lives on the device: the pending token, its position, the step counter,
 how to sample, an exec mask (who advances) and a reset mask (who starts afresh). `run(k)` calls the
-same body k times without looking at a result; a recorded CUDA graph takes the body's place there.
-The host learns k steps' tokens at once and drops those past an end. Knows nothing of jobs.
+same body k times without looking at a result; a recorded CUDA graph takes the body's place there,
+and a prefill's. The host learns k steps' tokens at once and drops those past an end. Knows nothing
+of jobs.
 
 Shape letters: B slots, R rows of this run, T positions, C width, V vocabulary.
 """
@@ -20,6 +21,7 @@ from synth.fused_decode import FusedDecode
 from synth.fused_forward import FusedForward
 from synth.gpu_decode import MOST_ROWS, GpuDecode
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
+from synth.prefill_graphs import PrefillGraphs
 from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
 from synth.step_graphs import Record, StepGraphs
 from synth.transformer import Attend, Transformer
@@ -57,7 +59,8 @@ class Stepper:
     row r stands for token `offsets[h] + r`, which is what is fed back. With `end_row`, that row
     of the head ends the sequence. `masked` makes every step the same work for its slots, whoever
     is active, as a recorded graph needs it: the default on CUDA; elsewhere idle slots cost nothing.
-    `graphs` stand in for the body of masked steps; `record_steps()` makes them for CUDA.
+    `graphs` stand in for the body of masked steps, `prefills` for prefills; `record_steps()` makes
+    them for CUDA.
     """
 
     def __init__(
@@ -105,12 +108,16 @@ class Stepper:
         self.min_eos_p = state(self._float, torch.inf)
         self.may_end = state(torch.bool)
         self.graphs: StepGraphs | None = None
+        self.prefills: PrefillGraphs | None = None
         self._kernels: GpuDecode | None = None
 
     def record_steps(self, record: Record | None = None) -> None:
-        """From now on, record masked steps and replay them. record: None for CUDA graphs."""
+        """From now on, record masked steps and prefills and replay them. record: None for CUDA
+        graphs.
+        """
         assert self._masked
         self.graphs = StepGraphs((self.token, self.position, self.step), record)
+        self.prefills = PrefillGraphs(self._transformer, self.cache, record)
         if self._device.type == "cuda":
             self._kernels = GpuDecode.of(self._transformer, self._heads, self.cache)
 
@@ -148,7 +155,9 @@ class Stepper:
         the prompt's last token: it is fed by the first decode step.
         """
         end = start + x.shape[0]
-        if x.shape[0]:
+        if self.prefills is not None and self.prefills.fits(start, x.shape[0]):
+            self.prefills(slot, start, x)
+        elif x.shape[0]:
             x += self._transformer.wpe[start:end]
             if self._forward is not None:
                 self._forward(x, slot, start, needed=len(x))
@@ -232,7 +241,8 @@ class Stepper:
         # Kernels look at what is live: one graph serves every span. The body is still told it, for
         # where recording fails it is torch that takes the step.
         key = (len(rows.slots), turn, 0 if self._has_kernels(rows) else span, rows.rules)
-        return self.graphs.step(key, lambda: self._body(rows, turn, span))
+        token, end = self.graphs.step(key, lambda: self._body(rows, turn, span))
+        return token, end
 
     def _has_kernels(self, rows: "_Rows") -> bool:
         recorded = self.graphs is not None and self.graphs.records

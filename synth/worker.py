@@ -26,7 +26,7 @@ class WorkerSettings:
     device: str = "auto"
     precision: str = "auto"
     turbo: bool = False
-    graphs: bool = True  # on CUDA, replay decode steps as graphs
+    graphs: bool = True  # on CUDA, replay decode steps and prefills as graphs
     slots: int | None = None  # None: by device
     threads: int | None = None  # None: one for each physical core this process may use
     log_level: int = logging.INFO

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
+from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, PrefillMasked, span_for
 from synth.vocab import TransformerShape
 
 SHAPE = TransformerShape(n_layer=2, n_head=3, width=12, input_vocab=1, output_vocab=1, context=20)
@@ -27,15 +27,23 @@ def cache(slots: int = 3) -> KVCache:
     return KVCache(SHAPE, slots, device=torch.device("cpu"), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("cut", [0, 1, 7, 13])
-def test_a_prefill_may_come_in_two_parts(cut: int) -> None:
+def test_a_prefill_may_come_in_two_parts(cut: int, masked: bool) -> None:
     q, k, v = qkv(14)
     kv = cache()
-    parts = [
-        Prefill(kv, 1, start, end - start)(0, q[start:end], k[start:end], v[start:end])
-        for start, end in ((0, cut), (cut, 14))
-        if end > start
-    ]
+    kv.k.fill_(9.0)
+    kv.v.fill_(-9.0)
+    parts: list[Tensor] = []
+    for start, end in ((0, cut), (cut, 14)):
+        if end == start:
+            continue
+        if masked:
+            at = torch.arange(start, end)
+            attend = PrefillMasked(kv, torch.tensor([1]), at, first=start == 0)
+        else:
+            attend = Prefill(kv, 1, start, end - start)
+        parts.append(attend(0, q[start:end], k[start:end], v[start:end]))
     torch.testing.assert_close(torch.cat(parts), causal(q, k, v))
 
 

@@ -201,8 +201,9 @@ def test_where_nothing_can_be_recorded_steps_are_made_all_the_same(
             begin(s, 0, 5)
         np.testing.assert_array_equal(masked.run(9, [0]).tokens, each.run(9, [0]).tokens)
     assert [record.message for record in caplog.records] == [
-        "steps cannot be recorded (operation not permitted when stream is capturing): "
+        f"{what} cannot be recorded (operation not permitted when stream is capturing): "
         "made without CUDA graphs"
+        for what in ("prefills", "steps")
     ]
 
 
