@@ -24,6 +24,7 @@ from synth.int8_arithmetic import (
     X_ZERO,
     exp,
     gelu_all,
+    larger,
     narrow,
     norm_and_round,
     round_row,
@@ -89,7 +90,7 @@ def _soften(scores, live, shares):
     """
     most = np.float32(-3e38)
     for t in range(live):
-        most = max(most, scores[t])
+        most = larger(most, scores[t])
     whole = np.float32(0.0)
     for t in range(live):
         share = exp(scores[t] - most)
