@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bot.errors import SynthUnavailable
 from bot.live_encoder import LiveEncoder
 from bot.opus_source import PACKETS_PER_S, PacketStream
-from synth.audio import FFmpeg, Meter, StreamGain, VoiceLevels
+from synth.audio import MOST_HELD_DB, FFmpeg, Meter, StreamGain, VoiceLevels
 
 Samples = npt.NDArray[np.float32]
 
@@ -31,7 +31,12 @@ class LiveSounds:
 
     def clip(self, voice: str | None, sample_rate: int) -> "LiveClip":
         gain = StreamGain(
-            self._levels, voice, sample_rate, channels=CHANNELS, target_lufs=self._target_lufs
+            self._levels,
+            voice,
+            sample_rate,
+            channels=CHANNELS,
+            target_lufs=self._target_lufs,
+            held_db=MOST_HELD_DB,
         )
         return LiveClip(self._ffmpeg, gain, sample_rate)
 

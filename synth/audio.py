@@ -1,7 +1,8 @@
 """Finished PCM -> Ogg Opus, MP3, FLAC and WAV by FFmpeg, at one loudness. Free of torch.
 
 Loudness is measured as each output carries it, a mono file as mono and the voice channel as stereo,
-and once more after a lossy codec near the peak ceiling; see `synth.loudness`.
+once more behind the limiter where peaks are held, and after a lossy codec near the peak ceiling;
+see `synth.loudness`.
 """
 
 import errno
@@ -18,6 +19,7 @@ from synth.ffmpeg_graphs import (
     checked,
     checked_output,
     command,
+    levelled,
     output,
     pcm_bytes,
     pcm_input,
@@ -27,6 +29,7 @@ from synth.ffmpeg_graphs import (
 from synth.ffmpeg_runner import Command, FFmpeg, Output, Recipe, find_ffmpeg, open_ffmpeg, run
 from synth.live_audio import encode_live
 from synth.loudness import (
+    MOST_HELD_DB,
     PEAK_CEILING_DBTP,
     PEAK_MARGIN_DB,
     TARGET_LUFS,
@@ -39,6 +42,7 @@ from synth.prefill import Paces, Timeline
 from synth.stream_gain import Meter, StreamGain, VoiceLevels
 
 __all__ = [
+    "MOST_HELD_DB",
     "TARGET_LUFS",
     "AudioFormat",
     "Command",
@@ -66,6 +70,9 @@ __all__ = [
 
 # A codec moves peaks by up to this much; nearer to the ceiling the result is measured again.
 CODEC_SLACK_DB = 4.0
+_BETWEEN_SAMPLES_DB = 0.3  # what a peak between two held samples may be above them
+_LAME_SCALE = 0.95  # what libmp3lame makes of every sample
+_LOST_DB, _MOST_LOST_DB, _TRIES = 0.2, 4.0, 3  # of loudness to a limiter
 
 
 class AudioFormat(StrEnum):
@@ -166,23 +173,67 @@ def encode(
     samples = checked(samples)
     fixed = gain is not None
     peak_dbtp = -math.inf
+    limit_db: float | None = None
     if gain is None:
         if loudness is None:
             loudness = yield from measure(samples, sample_rate, ffmpeg=ffmpeg, channels=channels)
-        gain = gain_for(loudness, len(samples) / sample_rate, target_lufs=target_lufs)
+        gain, limit_db = yield from _behind_limiter(
+            samples,
+            sample_rate,
+            loudness,
+            ffmpeg=ffmpeg,
+            channels=channels,
+            target_lufs=target_lufs,
+        )
         peak_dbtp = loudness.true_peak_dbtp + 20 * math.log10(gain)
     pcm = pcm_bytes(samples)
     data = b""
     for _ in range(3):
-        data = yield from _encode_once(pcm, sample_rate, fmt, ffmpeg, bit_rate, channels, gain)
-        if fixed or not fmt.lossy or peak_dbtp < PEAK_CEILING_DBTP - CODEC_SLACK_DB:
+        data = yield from _encode_once(
+            pcm, sample_rate, fmt, ffmpeg, bit_rate, channels, gain, limit_db
+        )
+        near = limit_db is not None or peak_dbtp >= PEAK_CEILING_DBTP - CODEC_SLACK_DB
+        if fixed or not near or (not fmt.lossy and limit_db is None):
             break
         heard = yield from measure_file(data, fmt.value, ffmpeg=ffmpeg)
         excess_db = heard.true_peak_dbtp - (PEAK_CEILING_DBTP - PEAK_MARGIN_DB / 2)
         if excess_db <= 0:
             break
-        gain *= 10 ** (-(excess_db + PEAK_MARGIN_DB) / 20)
+        less_db = excess_db + PEAK_MARGIN_DB
+        if limit_db is None:
+            gain *= 10 ** (-less_db / 20)
+        else:
+            limit_db -= less_db
+            gain *= 10 ** (less_db / 2 / 20)  # so that it is about as loud as before
     return data
+
+
+def _behind_limiter(
+    samples: Samples,
+    sample_rate: int,
+    loudness: Loudness,
+    *,
+    ffmpeg: FFmpeg,
+    channels: int,
+    target_lufs: float,
+) -> Recipe[tuple[float, float | None]]:
+    """The gain for a clip, and where its peaks are to be held, in dBFS; None: nowhere."""
+    duration_s = len(samples) / sample_rate
+    gain = gain_for(loudness, duration_s, target_lufs=target_lufs)
+    most = gain_for(loudness, duration_s, target_lufs=target_lufs, held_db=MOST_HELD_DB)
+    if most <= gain:
+        return gain, None
+    limit_db = PEAK_CEILING_DBTP - PEAK_MARGIN_DB - _BETWEEN_SAMPLES_DB
+    gain, aim_lufs = most, loudness.integrated_lufs + 20 * math.log10(most)
+    for _ in range(_TRIES):  # what the limiter takes of the loudness is made up for
+        held = yield from measure(
+            samples, sample_rate, ffmpeg=ffmpeg, channels=channels, gain=gain, limit_db=limit_db
+        )
+        lost_db = aim_lufs - held.integrated_lufs
+        if lost_db < _LOST_DB:
+            break
+        gain *= 10 ** (min(lost_db, _MOST_LOST_DB) / 20)
+    return gain, limit_db
 
 
 def encode_raw(samples: Samples, sample_rate: int, *, ffmpeg: FFmpeg) -> Recipe[bytes]:
@@ -231,18 +282,23 @@ def _encode_once(
     bit_rate: int | None,
     channels: int,
     gain: float,
+    limit_db: float | None,
 ) -> Recipe[bytes]:
-    stream = pcm_input(sample_rate).filter("volume", f"{gain:.9g}", precision="double")
+    stream = pcm_input(sample_rate)
+    if fmt.lossy:
+        stream = resampled(stream, ffmpeg)
+    if fmt is AudioFormat.MP3:
+        gain /= _LAME_SCALE
+        limit_db = None if limit_db is None else limit_db - 20 * math.log10(_LAME_SCALE)
+    stream = levelled(stream, gain, limit_db)
     rate = {"audio_bitrate": bit_rate or fmt.default_bit_rate} if fmt.lossy else {}
     if fmt is AudioFormat.OGG:
         # Ogg needs no seeking back, so a voice channel never depends on a disk.
-        stream = spread(resampled(stream, ffmpeg), channels)
+        stream = spread(stream, channels)
         options = {"acodec": "libopus", "frame_duration": 20, "vbr": "on", **rate}
         written = output(stream, "pipe:1", format="ogg", **options)
         done = yield command(written, ffmpeg, pcm)
         return checked_output(done).stdout
-    if fmt is AudioFormat.MP3:
-        stream = resampled(stream, ffmpeg)
     stream = spread(stream, channels)
     codecs = {AudioFormat.MP3: "libmp3lame", AudioFormat.FLAC: "flac", AudioFormat.WAV: "pcm_s16le"}
     depth = {AudioFormat.FLAC: {"sample_fmt": "s16"}}.get(fmt, {})

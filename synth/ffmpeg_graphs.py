@@ -44,6 +44,17 @@ def resampled(stream: Any, ffmpeg: FFmpeg) -> Any:
     return stream.filter("aresample", OPUS_RATE, **options)
 
 
+def levelled(stream: Any, gain: float, limit_db: float | None) -> Any:
+    """Made louder by a factor; peaks held at `limit_db` by a limiter that looks ahead."""
+    stream = stream.filter("volume", f"{gain:.9g}", precision="double")
+    return stream if limit_db is None else limited(stream, 10 ** (limit_db / 20))
+
+
+def limited(stream: Any, limit: float) -> Any:
+    options = {"level": "disabled", "latency": 1, "attack": 5, "release": 50}
+    return stream.filter("alimiter", limit=f"{limit:.6g}", **options)
+
+
 def spread(stream: Any, channels: int) -> Any:
     # Not "-ac 2", which would take 3 dB off each channel. "<" scales a channel's terms to a sum of
     # one, so here it means "="; ffmpeg-python escapes an "=" beyond what this filter can read.

@@ -4,13 +4,12 @@ Every packet leaves as soon as it exists. There is no second pass, so loudness i
 (`synth.stream_gain`); what would pass the peak ceiling all the same is held down by a limiter.
 """
 
-from synth.ffmpeg_graphs import command, output, pcm_input, resampled, spread
+from synth.ffmpeg_graphs import command, limited, output, pcm_input, resampled, spread
 from synth.ffmpeg_runner import Command, FFmpeg
 
 # 2.5 dB of room for what resampling and Opus do to a peak, so that no decoder clips.
 LIMIT = 0.75
 _NOW = {"fflags": "nobuffer", "probesize": 32, "analyzeduration": 0}  # on the way in
-_LIMITER = {"limit": LIMIT, "level": "disabled", "latency": 1, "attack": 5, "release": 50}
 
 # What FFmpeg is asked for, by the names `synth say --format` has; all can be read while they grow.
 FORMATS = {
@@ -41,7 +40,7 @@ def encode_live(
     stream = pcm_input(sample_rate, **_NOW)
     if fmt in ("ogg", "mp3"):
         stream = resampled(stream, ffmpeg)
-    stream = spread(stream.filter("alimiter", **_LIMITER), channels)
+    stream = spread(limited(stream, LIMIT), channels)
     if fmt == "ogg":
         options["audio_bitrate"] = bit_rate
     return command(output(stream, "pipe:1", flush_packets=1, **options), ffmpeg, b"")

@@ -25,6 +25,7 @@ from synth.errors import InvalidRequest, SynthError
 from synth.ffmpeg_graphs import Samples, pcm_bytes
 from synth.ffmpeg_runner import FFmpeg, open_ffmpeg
 from synth.live_audio import encode_live
+from synth.loudness import MOST_HELD_DB
 from synth.prefill import Paces, Timeline
 from synth.protocol import Audio, JobEvent
 from synth.stream_gain import StreamGain, VoiceLevels
@@ -132,7 +133,7 @@ class LiveOutput:
     def begin(self, text: str, voice: str | None) -> None:
         """Another clip follows, of `text`; voice: its name, for its loudness."""
         self._release()
-        self._gain = StreamGain(self._levels, voice, self._sample_rate)
+        self._gain = StreamGain(self._levels, voice, self._sample_rate, held_db=MOST_HELD_DB)
         self._timeline = Timeline(self._clock())
         self._text = text
         self._held = [] if isinstance(self._sink, str) else None

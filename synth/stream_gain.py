@@ -2,7 +2,8 @@
 
 Loudness is BS.1770's, K-weighted and gated, of what has come so far; before much has come it is
 what this voice's clips before were like. The gain stays where that put it, unless the clip turns
-out to be far off; then it moves slowly, and never leaps. Free of torch.
+out to be far off; then it moves slowly, and never leaps. What a limiter behind it will take off the
+peaks is allowed for. Free of torch.
 """
 
 from collections.abc import Hashable
@@ -21,9 +22,10 @@ _BLOCK_S, _HOP_S = 0.4, 0.1
 _RELATIVE_GATE = 0.1  # -10 LU, as a power
 _KNOWN_S, _UNKNOWN_S = 1.0, 0.25  # seconds of sound that what is remembered counts for
 _FIRST_LUFS = -23.0  # before any clip was measured: where speech is usually recorded
-_TOLERATED_DB = 1.5  # off the target, before the gain is corrected
+_TOLERATED_DB = 1.0  # off the target, before the gain is corrected
 _FASTEST_DB_PER_S = 6.0
 _MOST_DB = 30.0
+_LOST_SHARE = 0.2  # of what a limiter takes off the highest peak: what it takes off the loudness
 _REMEMBERED_S = 60.0  # of a voice; what is older fades
 
 
@@ -111,8 +113,8 @@ class StreamGain:
     """The gain of one clip: called with each piece of it, in order.
 
     levels: learns from the clip with `finish`. channels: how many it will be played on. limit: the
-    highest peak there should be. What passes it all the same, since nobody knew, is up to whoever
-    encodes.
+    highest peak there should be. held_db: what a limiter behind this may take off the peaks. What
+    passes it all the same, since nobody knew, is up to whoever encodes.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class StreamGain:
         channels: int = 1,
         target_lufs: float = TARGET_LUFS,
         limit: float = LIMIT,
+        held_db: float = 0.0,
     ) -> None:
         self._levels, self._voice = levels, voice
         self._expected = levels.of(voice)
@@ -131,6 +134,7 @@ class StreamGain:
         self._rate = sample_rate
         self._target = target_lufs
         self._limit = limit
+        self._held_db = held_db
         self._gain_db: float | None = None
 
     def __call__(self, samples: FloatArray) -> npt.NDArray[np.float32]:
@@ -156,4 +160,6 @@ class StreamGain:
         lufs = (_lufs(expected.power) * expected.seconds + _lufs(own.power) * own.seconds) / seconds
         peak = max(expected.peak, own.peak, 1e-6)
         wanted = float(np.clip(self._target - lufs, -_MOST_DB, _MOST_DB))
-        return wanted, 20 * float(np.log10(self._limit / peak))
+        allowed = 20 * float(np.log10(self._limit / peak))
+        wanted += _LOST_SHARE * min(max(0.0, wanted - allowed), self._held_db)
+        return wanted, allowed + self._held_db
