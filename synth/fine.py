@@ -28,6 +28,7 @@ from synth.transformer import Transformer, attend_all
 from synth.vocab import ModelConfig
 
 _NOISE_ROWS = 64  # rows sampled at a time: their noise fits a processor's cache
+_SUMMED_ROWS = 128  # whose embeddings are in memory beside each other: of all it would be 50 MB
 
 
 class FineJob:
@@ -200,10 +201,14 @@ class FineStage:
         # two codes as likely as each other, of which a window's 6,144 rows have some now and then,
         # come out as they do there.
         wtes = self._transformer.wtes[: book + 1]
-        known = [wte[codes] for wte, codes in zip(wtes, seen.T, strict=False)]
-        x = torch.stack(known, dim=-1).sum(-1) + self._transformer.wpe[: len(seen)]
+        x = torch.empty_like(self._transformer.wpe[: len(seen)])
+        rows = _SUMMED_ROWS if x.device.type == "cpu" else len(seen)
+        for some, out in zip(seen.split(rows), x.split(rows), strict=True):
+            known = [wte[codes] for wte, codes in zip(wtes, some.T, strict=False)]
+            torch.sum(torch.stack(known, dim=-1), -1, out=out)
+        x += self._transformer.wpe[: len(seen)]
         if self._forward is not None:
-            x = self._forward(x.contiguous(), needed=fill)
+            x = self._forward(x, needed=fill)
         else:
             x = self._transformer(x, attend_all)
         return self._heads[book - 1](x[fill:]).to(self._float)

@@ -4,6 +4,8 @@ A slot is one job's place in the batch. The cache is (layer, slot, head, positio
 slot's rows before its position are live, the rest is stale. Knows nothing of tokens.
 """
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -25,10 +27,21 @@ class KVCache:
     ) -> None:
         size = (shape.n_layer, slots, shape.n_head, shape.context, shape.head_size)
         # Zeros, not empty memory: a masked position still takes part as 0 * value.
-        self.k = torch.zeros(size, device=device, dtype=dtype)
-        self.v = torch.zeros(size, device=device, dtype=dtype)
+        self.k, self.v = (_zeros(size, device, dtype) for _ in range(2))
         self.dtype = dtype
         self.context = shape.context
+
+
+def _zeros(size: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros that take no memory before they are written to, where the system can do that.
+
+    torch writes its zeros at once. Most of a slot's positions, and most slots, are never used.
+    """
+    if device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.zeros(size, device=device, dtype=dtype)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, flags=flags)
+    return torch.frombuffer(memory, dtype=dtype).view(*size)
 
 
 class Prefill:

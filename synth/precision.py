@@ -40,12 +40,12 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StagePrecision:
-    """How one transformer is held: activations, keys and values, weights, token embeddings."""
+    """How one transformer is held: activations, keys and values, weights, tables of tokens."""
 
     dtype: torch.dtype
     cache_dtype: torch.dtype
     linear: MakeLinear = Linear
-    table_dtype: torch.dtype | None = None  # None: as activations
+    table_dtype: torch.dtype | None = None  # of heads before they are products, too; None: dtype
 
 
 @dataclass(frozen=True)

@@ -178,10 +178,15 @@ def build_transformer(
 
     if codebooks:
         wtes = tuple(get(f"transformer.wtes.{book}.weight") for book in range(codebooks))
-        heads = tuple(get(f"lm_heads.{book}.weight") for book in range(codebooks - 1))
+        heads = tuple(
+            wtes[book + 1]
+            if tensors[f"lm_heads.{book}.weight"] is tensors[f"transformer.wtes.{book + 1}.weight"]
+            else get(f"lm_heads.{book}.weight")
+            for book in range(codebooks - 1)
+        )
     else:
         wtes = (get("transformer.wte.weight", precision.table_dtype),)
-        heads = (get("lm_head.weight"),)
+        heads = (get("lm_head.weight", precision.table_dtype),)
     return Transformer(
         shape=shape,
         wtes=wtes,
