@@ -15,7 +15,8 @@ import torch
 
 from synth.protocol import HistoryPrompt, Sampling
 from synth.sampling import NoiseStage, noise_key
-from synth.stepper import Draw, Stepper
+from synth.slot_draws import Draw
+from synth.stepper import Stepper
 from synth.transformer import Transformer
 from synth.vocab import ModelConfig
 

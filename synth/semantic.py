@@ -15,7 +15,8 @@ from torch import Tensor
 
 from synth.protocol import HistoryPrompt, Sampling
 from synth.sampling import NoiseStage, noise_key
-from synth.stepper import Chunk, Draw, Stepper
+from synth.slot_draws import Draw
+from synth.stepper import Chunk, Stepper
 from synth.transformer import Transformer
 from synth.vocab import ModelConfig
 

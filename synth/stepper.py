@@ -1,10 +1,10 @@
 """Slots of one autoregressive stage: prefill into a slot, then batched decode steps.
 
 All state is [B slots] and lives on the device: the pending token, its position, the step counter,
-how to sample, an exec mask (who advances) and a reset mask (who starts afresh). `run(k)` calls the
-same body k times without looking at a result; a recorded CUDA graph takes the body's place there,
-and a prefill's. The host learns k steps' tokens at once and drops those past an end. Knows nothing
-of jobs.
+how to sample (`slot_draws`), an exec mask (who advances) and a reset mask (who starts afresh).
+`run(k)` calls the same body k times without looking at a result; a recorded CUDA graph takes the
+body's place there, and a prefill's. The host learns k steps' tokens at once and drops those past an
+end. Knows nothing of jobs.
 
 Shape letters: B slots, R rows of this run, T positions, C width, V vocabulary.
 """
@@ -22,22 +22,9 @@ from synth.fused_forward import FusedForward
 from synth.gpu_decode import MOST_ROWS, GpuDecode
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.prefill_graphs import PrefillGraphs
-from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
+from synth.slot_draws import Draw, Rules, SlotDraws
 from synth.step_graphs import Record, StepGraphs
 from synth.transformer import Attend, Transformer
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How one slot samples. top_k 0 and top_p, min_eos_p inf switch the rule off."""
-
-    key: int  # noise_key(seed, utterance, stage)
-    temperature: float
-    top_k: int = 0
-    top_p: float = float("inf")
-    min_eos_p: float = float("inf")
-    may_end: bool = False
-
 
 # How many slots, the first ones, a masked step works on: the least of these that holds all active.
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -77,7 +64,6 @@ class Stepper:
         precision = transformer.precision
         self._heads = tuple(precision.linear(head) for head in heads)
         self._offsets = tuple(offsets)
-        self._end_row = end_row
         device, dtype = transformer.wpe.device, precision.dtype
         self._device = device
         self._masked = device.type == "cuda" if masked is None else masked
@@ -91,7 +77,7 @@ class Stepper:
             self._fused = FusedDecode.of(transformer, self._heads, self.cache)
             self._forward = FusedForward.of(transformer, self.cache)
         self.live = [0] * slots  # positions in the cache, the host's mirror of `position`
-        self._draws = [Draw(0, 0.0)] * slots
+        self._draws = SlotDraws(slots, dtype=self._float, device=device, end_row=end_row)
 
         def state(dtype: torch.dtype, fill: float = 0) -> Tensor:
             return torch.full((slots,), fill, dtype=dtype, device=device)
@@ -101,12 +87,6 @@ class Stepper:
         self.step = state(torch.int64)  # tokens sampled since the reset; addresses the noise
         self.exec_mask = state(torch.bool)
         self.reset_mask = state(torch.bool)
-        self.key = state(torch.int64)
-        self.temperature = state(self._float)
-        self.top_k = state(torch.int64, 1)
-        self.top_p = state(torch.float32, torch.inf)
-        self.min_eos_p = state(self._float, torch.inf)
-        self.may_end = state(torch.bool)
         self.graphs: StepGraphs | None = None
         self.prefills: PrefillGraphs | None = None
         self._kernels: GpuDecode | None = None
@@ -125,14 +105,7 @@ class Stepper:
         """Give the slot to a new sequence: counters at zero, nothing live, sampling as `how`."""
         self.reset_mask[slot] = True
         self._reset()
-        self._draws[slot] = how
-        vocab = self._heads[0].size_out
-        self.key[slot] = how.key
-        self.temperature[slot] = how.temperature
-        self.top_k[slot] = how.top_k or vocab
-        self.top_p[slot] = how.top_p
-        self.min_eos_p[slot] = how.min_eos_p
-        self.may_end[slot] = how.may_end
+        self._draws.open(slot, how, self._heads[0].size_out)
 
     def _reset(self) -> None:
         for state in (self.token, self.position, self.step):
@@ -158,14 +131,17 @@ class Stepper:
         if self.prefills is not None and self.prefills.fits(start, x.shape[0]):
             self.prefills(slot, start, x)
         elif x.shape[0]:
-            x += self._transformer.wpe[start:end]
-            if self._forward is not None:
-                self._forward(x, slot, start, needed=len(x))
-            else:
-                self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
+            self._all_at_once(slot, start, x, needed=len(x))
         self.position[slot] = end
         self.token[slot] = pending
         self.live[slot] = end
+
+    def _all_at_once(self, slot: int, start: int, x: Tensor, *, needed: int = 0) -> Tensor:
+        """x (T, C), without positions, overwritten -> (T, C), the rows before `needed` nobody's."""
+        x += self._transformer.wpe[start : start + x.shape[0]]
+        if self._forward is not None:
+            return self._forward(x, slot, start, needed=needed)
+        return self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
 
     def log_prob(self, slot: int, start: int, fed: Sequence[int], rows: Sequence[int]) -> float:
         """How likely a slot's sequence was by the first head alone, untempered: the mean natural
@@ -178,11 +154,7 @@ class Stepper:
         for first in range(0, len(fed), _SCORED_AT_ONCE):
             last = min(first + _SCORED_AT_ONCE, len(fed))
             x = self.embed(np.asarray(fed[first:last], dtype=np.int64))
-            x += self._transformer.wpe[start + first : start + last]
-            if self._forward is not None:
-                y = self._forward(x, slot, start + first)
-            else:
-                y = self._transformer(x, Prefill(self.cache, slot, start + first, last - first))
+            y = self._all_at_once(slot, start + first, x)
             logits = self._heads[0](y).to(self._float)
             wanted = torch.tensor(rows[first:last], device=self._device)
             chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
@@ -219,15 +191,11 @@ class Stepper:
             wide = next((w for w in _WIDTHS if w > max(slots)), self.slots)
             taken = list(range(min(wide, self.slots)))
         first = taken == list(range(len(taken)))
-        draws = [self._draws[slot] for slot in taken]
         return _Rows(
             active=list(slots),
             slots=taken,
             index=slice(len(taken)) if first else torch.tensor(taken, device=self._device),
-            filter_p=any(how.top_p < 1 for how in draws),
-            filter_k=any(how.top_k for how in draws),
-            all_greedy=all(how.temperature <= 0 for how in draws),
-            all_may_end=all(how.may_end for how in draws),
+            rules=self._draws.rules(taken),
         )
 
     def _step(self, rows: "_Rows", turn: int) -> tuple[Tensor, Tensor]:
@@ -260,7 +228,7 @@ class Stepper:
             logits = self._kernels(x, position, turn)
         else:
             logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
-        row, end = self._sample(logits.to(self._float), rows)
+        row, end = self._draws.sample(logits.to(self._float), index, self.step[index], rows.rules)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
         self.position[index] += advance
@@ -272,29 +240,6 @@ class Stepper:
             return DecodeMasked(self.cache, position, span)
         return DecodeEach(self.cache, rows.slots, [self.live[slot] for slot in rows.slots])
 
-    def _sample(self, logits: Tensor, rows: "_Rows") -> tuple[Tensor, Tensor]:
-        """logits (R, V) -> head rows (R,) and whether that ends the sequence (R,)."""
-        index = rows.index
-        may_end = self.may_end[index]
-        if self._end_row is not None and not rows.all_may_end:
-            logits[:, self._end_row].masked_fill_(~may_end, -torch.inf)
-        # Order matters: top_p sees the whole distribution, top_k what is left of it.
-        if rows.filter_p:
-            logits = keep_top_p(logits, self.top_p[index])
-        if rows.filter_k:
-            logits = keep_top_k(logits, self.top_k[index])
-        probabilities: Tensor | None = None
-        if rows.all_greedy:
-            row = logits.argmax(-1)
-        else:
-            key = fold(self.key[index], self.step[index])
-            noise = exponential(key, logits.shape[-1], logits.dtype)
-            row, probabilities = draw(logits, self.temperature[index], noise)
-        if self._end_row is None:
-            return row, torch.zeros_like(may_end)
-        ended = is_end(row, probabilities, self._end_row, self.min_eos_p[index])
-        return row, may_end & ended
-
 
 @dataclass(frozen=True)
 class _Rows:
@@ -303,12 +248,4 @@ class _Rows:
     active: list[int]
     slots: list[int]  # the rows; the first so many where idle ones take part
     index: slice | Tensor
-    filter_p: bool
-    filter_k: bool
-    all_greedy: bool
-    all_may_end: bool
-
-    @property
-    def rules(self) -> tuple[bool, ...]:
-        """What sampling does, the same for every row."""
-        return self.filter_p, self.filter_k, self.all_greedy, self.all_may_end
+    rules: Rules

@@ -13,7 +13,8 @@ from synth.fused_decode import FusedDecode
 from synth.linear import PackedInt8Linear, int8_kernels, int8_limit
 from synth.model import Model, build_model
 from synth.random_model import RANDOM, random_checkpoint
-from synth.stepper import Draw, Stepper
+from synth.slot_draws import Draw
+from synth.stepper import Stepper
 
 needs_kernels = pytest.mark.skipif(
     int8_kernels() is None or int8_limit() != 127, reason="no kernels for this processor"

@@ -15,8 +15,9 @@ from synth.linear import Linear
 from synth.model import build_model
 from synth.random_model import RANDOM
 from synth.sampling import noise_key
+from synth.slot_draws import Draw
 from synth.step_graphs import Body, Recorded
-from synth.stepper import Draw, Stepper
+from synth.stepper import Stepper
 from tests.synth.tiny import tiny_checkpoint, tiny_model
 
 

@@ -13,7 +13,8 @@ from synth.linear import Int8Linear, Linear, PackedInt8Linear, int8_limit
 from synth.model import build_model, largest_transformer
 from synth.precision import SMALL_WEIGHTS, pick_precision
 from synth.protocol import BUILT_IN_MODEL, Stage
-from synth.stepper import Draw, Stepper
+from synth.slot_draws import Draw
+from synth.stepper import Stepper
 from synth.vocab import BARK_SMALL
 from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
 

@@ -13,8 +13,9 @@ from synth.model import build_model
 from synth.pipeline import Pipeline
 from synth.prefill_graphs import PROMPT_BUCKET
 from synth.sampling import noise_key
+from synth.slot_draws import Draw
 from synth.step_graphs import Body, Recorded
-from synth.stepper import Draw, Stepper
+from synth.stepper import Stepper
 from tests.synth.test_pipeline import finish, submit
 from tests.synth.test_stepper import play_back
 from tests.synth.tiny import ODD, history, tiny_checkpoint, tiny_model

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from synth.kv_cache import KVCache, Prefill
 from synth.sampling import noise_key
+from synth.slot_draws import Draw
 from synth.step_graphs import Body, Recorded
-from synth.stepper import Draw, Stepper
+from synth.stepper import Stepper
 from synth.transformer import Transformer
 from tests.synth.tiny import NARROW, ODD, RANDOM, tiny_model
 
