@@ -85,8 +85,7 @@ def _multiply(whole, most, weights, scale, shift, out, add, sums):
 def _soften(scores, live, shares):
     """The softmax of one row's scores (P,), of which `live` count, without its last division.
 
-    shares (P,) DTYPE takes them, and 0 for what does not count up to a whole word; returns what
-    they are to be multiplied by.
+    shares (P,) DTYPE takes them; returns what they are to be multiplied by.
     """
     most = np.float32(-3e38)
     for t in range(live):
@@ -116,6 +115,7 @@ def _attend(queries, keys, values, first, rows, begin, causal, scores, shares, o
         for r in range(0, rows, _ROWS):
             count = min(_ROWS, rows - r)
             end = begin + first + r + count if causal else begin
+            steps = (end + G - 1) // G
             query = queries.ctypes.data + ((first + r) * width + h * size) * item
             key = keys[h].ctypes.data
             for t in range(0, end, _PAIR):
@@ -132,10 +132,9 @@ def _attend(queries, keys, values, first, rows, begin, causal, scores, shares, o
             for i in range(count):
                 live = begin + first + r + i + 1 if causal else begin
                 seen[i] = _soften(scores[i], live, shares[i])
-                for t in range(live, end + G - 1):
+                for t in range(live, steps * G):
                     shares[i, t] = 0
             value, share = values[h].ctypes.data, shares.ctypes.data
-            steps = (end + G - 1) // G
             for d in range(0, size, _PAIR):
                 if d + _PAIR <= size:
                     _attention_2(
