@@ -1,6 +1,10 @@
 """A prompt or a window in one call is the one made of torch's operations."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,3 +179,16 @@ def test_a_compiler_that_fails_costs_only_speed(
     monkeypatch.setattr(int8_forward, "forward", broken)
     assert FusedForward.of(model.semantic, cache_of(model.semantic)) is None
     assert "no room for a cache" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
+    """All of this and the steps again, compiled with a check of every index."""
+    files = [
+        str(Path(__file__).with_name(f"test_fused_{name}.py")) for name in ("forward", "decode")
+    ]
+    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "--timeout", "500", *files]
+    done = subprocess.run(command, env=os.environ | checked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
