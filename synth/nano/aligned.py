@@ -10,7 +10,6 @@ find a phase, and a pitch, that nothing rewards until both are right.
 """
 
 import logging
-import shutil
 import warnings
 from pathlib import Path
 
@@ -19,9 +18,11 @@ import torch
 from torch import nn
 
 from synth.codec import build_decoder
+from synth.errors import InvalidRequest
 from synth.nano import oscillator
 from synth.nano.codebooks import Codebooks
-from synth.nano.recipe import CODEC, NANO, SEED, SHARD, VOICES, Paths
+from synth.nano.files import whole
+from synth.nano.recipe import CODEC, FINE, NANO, SEED, SHARD, VOICES, Paths
 from synth.nano.shards import in_processes, list_shards, open_shard
 from synth.nano.teacher import Phase
 
@@ -40,11 +41,11 @@ def fresh_decoder(books: Codebooks) -> nn.Module:
 def align_shards(paths: Paths, count: int, workers: int = 1) -> None:
     """Render the first `count` tokenized shards again; those that exist are kept.
 
-    Raises SystemExit when there are none.
+    Raises InvalidRequest when there are none.
     """
     folders = [f for f in list_shards(paths) if (f / "tokens.npz").exists()][:count]
     if not folders:
-        raise SystemExit(f"No tokens under {paths.shards}: run `tokens` first.")
+        raise InvalidRequest(f"No tokens under {paths.shards}: run `tokens` first.")
     missing = [f for f in folders if not (paths.aligned / f.name).exists()]
     in_processes(align_shard, [(paths, f) for f in missing], workers)
 
@@ -70,6 +71,13 @@ def phase_of(phasors: np.ndarray, skipped: int) -> Phase:
 
 def align_shard(paths: Paths, folder: Path) -> None:
     """One shard, whole or not at all."""
+    with whole(paths.aligned / folder.name) as part:
+        part.mkdir()
+        _align(paths, folder, part)
+    log.info("shard %s: aligned", folder.name)
+
+
+def _align(paths: Paths, folder: Path, out: Path) -> None:
     from synth.nano.teacher import Teacher
 
     torch.set_num_threads(1)
@@ -80,13 +88,10 @@ def align_shard(paths: Paths, folder: Path) -> None:
     bounds = np.concatenate([[0], tokens["ends"]])
     first = int(folder.name) * SHARD
     lines = paths.corpus.read_text().splitlines()[first : first + SHARD]
-    part = paths.aligned / f"part-{folder.name}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     codes: list[np.ndarray] = []
     handed: list[np.ndarray] = []
     line = -1
-    with open(part / "audio.i16", "wb") as audio, open(part / "harmonic.i16", "wb") as harmonic:
+    with open(out / "audio.i16", "wb") as audio, open(out / "harmonic.i16", "wb") as harmonic:
         for i, text in enumerate(shard.text):
             line = lines.index(text, line + 1)  # the shard lacks those that gave no speech
             seed, voice = SEED + first + line, VOICES[int(shard.voice[i])]
@@ -103,10 +108,8 @@ def align_shard(paths: Paths, folder: Path) -> None:
             codes.append(mine.astype(np.int16))
             handed.append(hands.numpy())
     np.savez(
-        part / "index.npz",
-        codes=np.concatenate(codes, 1),
+        out / "index.npz",
+        codes=np.concatenate([np.zeros((FINE.codebooks, 0), np.int16), *codes], 1),
         ends=tokens["ends"],
-        handed=np.concatenate(handed),
+        handed=np.concatenate([np.zeros((0, 8), np.float32), *handed]),
     )
-    part.rename(paths.aligned / folder.name)
-    log.info("shard %s: aligned", folder.name)

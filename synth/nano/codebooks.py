@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from synth.nano.clusters import kmeans, nearest
 from synth.nano.features import BANDS, Scaler, log_mel
+from synth.nano.files import reading, whole
 from synth.nano.recipe import COARSE, CODEC, FINE, SEED, Paths
 from synth.nano.shards import Shard
 
@@ -88,20 +89,23 @@ class Codebooks:
 
     def save(self, path: Path) -> None:
         s = self.scaler
-        np.savez(
-            path,
-            rows=self.rows,
-            mean=s.mean,
-            numbers=np.array([s.spread, s.pitch_mean, s.pitch_spread, s.voiced]),
-            **{f"refiner.{k}": v.numpy() for k, v in self.refiner.state_dict().items()},
-        )
+        refiner = {f"refiner.{k}": v.numpy() for k, v in self.refiner.state_dict().items()}
+        with whole(path) as part:
+            np.savez(
+                part,
+                rows=self.rows,
+                mean=s.mean,
+                numbers=np.array([s.spread, s.pitch_mean, s.pitch_spread, s.voiced]),
+                **refiner,
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Codebooks":
-        held = np.load(path)
+        with reading(path, "`tokens` or `adopt`"):
+            held = dict(np.load(path))
         refiner = Refiner()
         refiner.load_state_dict(
-            {k[8:]: torch.from_numpy(held[k]) for k in held.files if k.startswith("refiner.")}
+            {k[8:]: torch.from_numpy(held[k]) for k in held if k.startswith("refiner.")}
         )
         scaler = Scaler(torch.from_numpy(held["mean"]), *(float(x) for x in held["numbers"]))
         return cls(torch.from_numpy(held["rows"]), scaler, refiner.eval())

@@ -7,7 +7,6 @@ A shard appears under its name only when it is whole, so a run can stop anywhere
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from synth.errors import InvalidRequest
+from synth.nano.files import whole
 from synth.nano.recipe import CODEC, SEED, SHARD, VOICES, Paths
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,14 @@ def open_shard(folder: Path) -> Shard:
         voice=speech["voice"],
         offsets=speech["offsets"],
         f0=speech["f0"],
-        audio=np.memmap(folder / "audio.i16", "<i2", "r"),
-        base=np.memmap(folder / "base.i16", "<i2", "r"),
+        audio=samples(folder / "audio.i16"),
+        base=samples(folder / "base.i16"),
     )
+
+
+def samples(file: Path) -> np.ndarray:
+    """A file's int16 samples, memory-mapped; a shard in which nothing was said has none."""
+    return np.memmap(file, "<i2", "r") if file.stat().st_size else np.zeros(0, "<i2")
 
 
 def list_shards(paths: Paths) -> list[Path]:
@@ -76,11 +82,9 @@ def speak_shard(paths: Paths, number: int) -> None:
 
     first = number * SHARD
     lines = paths.corpus.read_text().splitlines()[first : first + SHARD]
-    part = paths.shards / f"part-{number:03d}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    seconds = _speak(part, Teacher(), lines, first)
-    part.rename(paths.shards / f"{number:03d}")
+    with whole(paths.shards / f"{number:03d}") as part:
+        part.mkdir()
+        seconds = _speak(part, Teacher(), lines, first)
     log.info("shard %03d: %.2f h", number, seconds / 3600)
 
 
@@ -113,7 +117,7 @@ def _speak(folder: Path, teacher, lines: list[str], first: int) -> float:
         folder / "speech.npz",
         offsets=np.array(offsets),
         voice=np.array(voices, np.int8),
-        f0=np.concatenate(f0),
+        f0=np.concatenate([np.zeros(0, np.float32), *f0]),
     )
     (folder / "text.json").write_text(json.dumps(text))
     return offsets[-1] / CODEC.sample_rate
@@ -133,7 +137,10 @@ class Tokens:
 
 
 def load_tokens(paths: Paths) -> Tokens:
-    """Tokens of every shard that has them."""
+    """Tokens of every shard that has them.
+
+    Raises InvalidRequest when none has.
+    """
     text: list[str] = []
     voice: list[np.ndarray] = []
     semantic: list[np.ndarray] = []
@@ -142,11 +149,15 @@ def load_tokens(paths: Paths) -> Tokens:
         if not (folder / "tokens.npz").exists():
             continue
         held = np.load(folder / "tokens.npz")
+        if not len(held["ends"]):
+            continue
         ends = held["ends"][:-1]
         semantic += np.split(held["semantic"], ends)
         codes += np.split(held["codes"], ends, axis=1)
         voice.append(held["voice"])
         text += json.loads((folder / "text.json").read_text())
+    if not text:
+        raise InvalidRequest(f"No tokens under {paths.shards}: run `tokens` first.")
     return Tokens(text, np.concatenate(voice), semantic, codes)
 
 

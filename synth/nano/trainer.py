@@ -2,22 +2,23 @@
 
 The rate is held constant and the exported weights are an exponential moving average, so a run can
 stop at any step and go on later, and still give a usable model now; `--cooldown` ends a run by
-taking the rate to zero. Batches are drawn from a generator seeded by the step: a resumed run sees
-what an unbroken one would have seen.
+taking the rate to zero. Batches and dropout are drawn from generators seeded by the step: a resumed
+run sees what an unbroken one would have seen.
 """
 
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synth.nano.ahead import Ahead, Stage
+from synth.nano.files import reading, whole
 from synth.nano.optimizers import Optimizers
-from synth.nano.recipe import Run
+from synth.nano.recipe import SEED, Run
 
 log = logging.getLogger(__name__)
 
@@ -49,27 +50,32 @@ class State:
 
 def save(stage: Stage, state: State, path: Path) -> None:
     """Write a checkpoint whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "model": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "average": state.average,
-            "step": state.step,
-            "cpu_s": state.cpu_s,
-            "since": state.since,
-            "curve": state.curve,
-            "extra": stage.extra_state(),
-        },
-        part,
-    )
-    os.replace(part, path)
+    held = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "average": state.average,
+        "step": state.step,
+        "cpu_s": state.cpu_s,
+        "since": state.since,
+        "curve": state.curve,
+        "extra": stage.extra_state(),
+    }
+    with whole(path) as part:
+        torch.save(held, part)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save` wrote to STAGE.pt, its tensors on `device`.
+
+    Raises InvalidRequest when the file is missing or damaged.
+    """
+    with reading(path, f"`train {path.stem}`"):
+        return torch.load(path, weights_only=True, map_location=device)
 
 
 def load(stage: Stage, state: State, path: Path) -> None:
     """Go on from a checkpoint; one without an optimizer's state warms up again."""
-    held = torch.load(path, weights_only=True, map_location=_device(state.model))
+    held = read_checkpoint(path, _device(state.model))
     state.model.load_state_dict(held["model"])
     state.average = held["average"]
     state.step, state.cpu_s, state.curve = held["step"], held["cpu_s"], held["curve"]
@@ -118,7 +124,9 @@ def train(stage: Stage, run: Run, path: Path, limits: Limits, workers: int = 0) 
         if limits.minutes is not None and minutes >= limits.minutes:
             break
         optimizer.set_rate(rate(run, state.step, limits, state.since, minutes))
-        loss, parts = stage.loss(state.step, ahead.get())
+        batch = ahead.get()
+        torch.manual_seed(SEED + state.step)
+        loss, parts = stage.loss(state.step, batch)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

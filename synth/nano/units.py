@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synth.nano.clusters import kmeans, nearest
+from synth.nano.files import reading, whole
 from synth.nano.recipe import SEED, SEMANTIC, Paths
 from synth.nano.shards import Shard, chunks
 
@@ -158,11 +159,13 @@ class Units:
         )
 
     def save(self, path: Path) -> None:
-        np.savez(path, mean=self.mean, project=self.project, centroids=self.centroids)
+        with whole(path) as part:
+            np.savez(part, mean=self.mean, project=self.project, centroids=self.centroids)
 
     @classmethod
     def load(cls, path: Path) -> "Units":
-        held = np.load(path)
+        with reading(path, "`tokens` or `adopt`"):
+            held = dict(np.load(path))
         return cls(*(torch.from_numpy(held[k]) for k in ("mean", "project", "centroids")))
 
 

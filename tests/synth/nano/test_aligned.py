@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from synth.errors import InvalidRequest
 from synth.nano import oscillator
 from synth.nano.aligned import align_shards, phase_of
 from synth.nano.recipe import CODEC, Paths
@@ -33,5 +34,5 @@ def test_pulses_are_harmonics_of_one_size_below_the_top() -> None:
 
 
 def test_without_tokens_nothing_is_aligned(tmp_path) -> None:
-    with pytest.raises(SystemExit, match="run `tokens` first"):
+    with pytest.raises(InvalidRequest, match="run `tokens` first"):
         align_shards(Paths(tmp_path), 1)

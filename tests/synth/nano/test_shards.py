@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from synth.nano import shards
+from synth.nano.aligned import align_shard
 from synth.nano.recipe import CODEC, VOICES, Paths, Voice
-from synth.nano.shards import list_shards, open_shard, speak_corpus
-from tests.synth.nano.signals import voiced, write_shard
+from synth.nano.shards import Shard, list_shards, load_tokens, open_shard, speak_corpus
+from synth.nano.tokens import tokenize_shards
+from synth.nano.units import Units
+from tests.synth.nano.signals import codebooks, voiced, write_shard
 
 
 class Hummer:
@@ -48,6 +52,30 @@ def test_speaks_what_is_missing(tmp_path: Path):
     assert list(second.voice) == [3, 1]  # a refused line does not shift the voices
     assert len(second.waveform(1)) == len(lines[5]) * CODEC.hop
     assert second.pitch(1)[0] == pytest.approx(180 * VOICES[1].pitch, rel=1e-3)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_shard_in_which_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The last lines of a corpus may all be refused; numpy had nothing to join or to map."""
+    paths = Paths(tmp_path)
+    lines = ["This is the first.", "And another one.", "Here is a third.", "Refused?"]
+    paths.corpus.write_text("\n".join(lines) + "\n")
+    speak_corpus(paths)
+    assert open_shard(paths.shards / "001").text == []
+    codebooks().save(paths.codebooks)
+    Units(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1)).save(paths.units)
+    monkeypatch.setattr("synth.nano.units.Encoder", lambda: None)
+    monkeypatch.setattr("synth.nano.units.tokenize", _zeros)
+    tokenize_shards(paths)
+    tokens = load_tokens(paths)
+    assert tokens.text == lines[:3]
+    assert [len(t) for t in tokens.semantic] == [len(line) for line in lines[:3]]
+    align_shard(paths, paths.shards / "001")
+    assert (paths.aligned / "001" / "index.npz").exists()
+
+
+def _zeros(units: Units, encoder: None, shard: Shard) -> list[np.ndarray]:
+    return [np.zeros(len(shard.pitch(i)), np.int16) for i in range(len(shard.text))]
 
 
 def test_a_shard_is_read_as_it_was_written(tmp_path: Path):
