@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from synth.checkpoints import Checkpoint, from_int8_rows, int8_rows, open_checkpoint
+from synth.errors import InvalidRequest
 from synth.nano import oscillator
 from synth.nano.codebooks import Codebooks
+from synth.nano.files import reading, whole
 from synth.nano.gpt import FineModel, coarse_model, semantic_model
 from synth.nano.recipe import NANO, Paths
+from synth.nano.trainer import read_checkpoint
 from synth.nano.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
@@ -39,15 +42,20 @@ _NETWORKS = ("codebooks.refiner.", "jury.")  # kept as int8 rows; quantizers as 
 
 
 def write_handover(paths: Paths, folder: Path) -> None:
-    """Write quantizers, jury and curves of the run at `paths` into `folder`."""
+    """Write quantizers, jury and curves of the run at `paths` into `folder`.
+
+    Raises InvalidRequest when one of the run's files is missing or damaged.
+    """
     arrays: dict[str, np.ndarray] = {}
     for name, file in (("codebooks", paths.codebooks), ("units", paths.units)):
-        held = np.load(file)
-        arrays |= {f"{name}.{key}": held[key] for key in held.files}
+        with reading(file, "`tokens`"):
+            arrays |= {f"{name}.{key}": value for key, value in np.load(file).items()}
     told: dict[str, Any] = {}
     for stage in _STAGES:
-        held = torch.load(paths.checkpoint(stage), weights_only=True, map_location="cpu")
+        held = read_checkpoint(paths.checkpoint(stage))
         told[stage] = {key: held[key] for key in ("step", "cpu_s", "curve")}
+        if crops := held["extra"].get("crops"):
+            told[stage]["crops"] = crops
         if jury := held["extra"].get("jury"):
             arrays |= {f"jury.{key}": value.cpu().numpy() for key, value in jury.items()}
     small: dict[str, np.ndarray] = {}
@@ -66,48 +74,54 @@ def adopt(paths: Paths, folder: Path) -> list[str]:
 
     What the run has already, quantizers or a stage's checkpoint, is left alone; so is a stage that
     the recipe gives another shape by now: it begins anew.
-    Raises SystemExit when `folder` holds no handover.
+    Raises InvalidRequest when `folder` holds no handover, or a damaged one.
     """
-    if not (folder / STATE_FILE).is_file():
-        raise SystemExit(f"{folder} holds no {STATE_FILE}: it is no export that training can use.")
-    held = np.load(folder / STATE_FILE)
-    told = json.loads((folder / CURVE_FILE).read_text())
-    paths.root.mkdir(parents=True, exist_ok=True)
+    for file in (STATE_FILE, CURVE_FILE):
+        if not (folder / file).is_file():
+            raise InvalidRequest(f"{folder} holds no {file}: name a folder that `export` wrote.")
+    with reading(folder / STATE_FILE, "`export`"):
+        held = dict(np.load(folder / STATE_FILE))
+    with reading(folder / CURVE_FILE, "`export`"):
+        told = json.loads((folder / CURVE_FILE).read_text())
     for name, file in (("codebooks", paths.codebooks), ("units", paths.units)):
         if not file.exists():
-            np.savez(file, allow_pickle=False, **_under(held, name))
+            with whole(file) as part:
+                np.savez(part, allow_pickle=False, **_under(held, name))
     checkpoint = open_checkpoint(folder / "checkpoint")
     taken: list[str] = []
     for stage in _STAGES:
         path = paths.checkpoint(stage)
         if path.exists():
             continue
-        part = _PARTS[stage]
-        if getattr(checkpoint.config, part) != getattr(NANO, part):
+        shape = _PARTS[stage]
+        if getattr(checkpoint.config, shape) != getattr(NANO, shape):
             log.warning("%s: the recipe has another shape than the export; it begins anew", stage)
             continue
         weights = _weights(stage, checkpoint, paths)
-        jury = {k: torch.from_numpy(v) for k, v in _under(held, "jury").items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            {
-                "model": weights,
-                "average": {k: v.clone() for k, v in weights.items()},
-                "optimizer": None,
-                **told[stage],
-                "extra": {"jury": jury} if stage == "decoder" and jury else {},
-            },
-            path,
-        )
+        state = {
+            "model": weights,
+            "average": {k: v.clone() for k, v in weights.items()},
+            "optimizer": None,
+            **{key: told[stage][key] for key in ("step", "cpu_s", "curve")},
+            "extra": _extra(held, told[stage]) if stage == "decoder" else {},
+        }
+        with whole(path) as part:
+            torch.save(state, part)
         taken.append(stage)
         log.info("%s: goes on from step %d", stage, told[stage]["step"])
     return taken
 
 
-def _under(held: Any, name: str) -> dict[str, np.ndarray]:
+def _extra(held: dict[str, np.ndarray], told: dict[str, Any]) -> dict[str, Any]:
+    """What the decoder's checkpoint holds besides its model: the jury, and the crops it heard."""
+    jury = {k: torch.from_numpy(v) for k, v in _under(held, "jury").items()}
+    return {"jury": jury, "crops": told.get("crops", 0)} if jury else {}
+
+
+def _under(held: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """The arrays of one part, in single precision."""
     start = name + "."
-    parts = {key.removeprefix(start): held[key] for key in held.files if key.startswith(start)}
+    parts = {key.removeprefix(start): held[key] for key in held if key.startswith(start)}
     out: dict[str, np.ndarray] = {}
     for key, value in parts.items():
         if f"{key}.scale" in parts:

@@ -159,8 +159,11 @@ class Run:
 
 
 SEED = 1
-ADVERSARIAL_FROM = 3_500  # decoder step at which spectral losses have flattened, at 32 crops each
+# The decoder's discriminators come in when it has heard so many crops: its spectral losses had
+# flattened after 3,500 steps of 32.
+ADVERSARIAL_CROPS = 112_000
 SHARD = 4_000  # utterances
+VALIDATION = 300  # the first utterances of shard 000: no stage trains on them
 RUNS = {
     "semantic": Run(batch=7_000, learning_rate=1.5e-3, dropout=0.1),  # batch in positions
     "coarse": Run(batch=16, learning_rate=1.5e-3),  # in windows

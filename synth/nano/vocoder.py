@@ -2,7 +2,8 @@
 
 It learns from speech whose phase is its own oscillator's (`aligned.py`): the voiced part sample by
 sample where it outweighs the rest, everything by its spectra; and from an adversarial phase
-(`discriminators.py`) when those have flattened. The rows stay the centroids that name the codes.
+(`discriminators.py`), after as many crops as those took to flatten. The rows stay the centroids
+that name the codes.
 """
 
 import contextlib
@@ -14,18 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synth.nano import oscillator
+from synth.errors import InvalidRequest
+from synth.nano import oscillator, recipe
 from synth.nano.ahead import Batch
 from synth.nano.aligned import fresh_decoder
 from synth.nano.codebooks import Codebooks
 from synth.nano.discriminators import Jury, fooling_loss, jury_loss
 from synth.nano.features import mel_filters
-from synth.nano.recipe import ADVERSARIAL_FROM, CODEC, FINE, SEED, Paths
+from synth.nano.recipe import CODEC, FINE, SEED, Paths
+from synth.nano.shards import samples
 
 _LEAD = 6  # frames whose sound is not judged: they hear no past
 _CROP = 32  # frames that are, 0.64 s
 _JURY_RATE = 4e-4
-_HEED_STEPS = 300
+_HEED_CROPS = 9_600
 _SPECTRAL_WEIGHT, _ALIGNED_WEIGHT, _APART_WEIGHT = 3.0, 2.0, 4.0
 _COARSE_ONLY = 0.1  # share of batches that hear only two books, so that two alone still speak
 
@@ -119,38 +122,52 @@ class _Shard:
     def __init__(self, folder: Path) -> None:
         index = np.load(folder / "index.npz")
         self.codes, self.ends, self.handed = index["codes"], index["ends"], index["handed"]
-        self.audio = np.memmap(folder / "audio.i16", "<i2", "r")
-        self.harmonic = np.memmap(folder / "harmonic.i16", "<i2", "r")
-        long = np.diff(self.ends, prepend=0) > _LEAD + _CROP
-        self.usable = np.flatnonzero(long)
+        self.audio = samples(folder / "audio.i16")
+        self.harmonic = samples(folder / "harmonic.i16")
+        usable = np.flatnonzero(np.diff(self.ends, prepend=0) > _LEAD + _CROP)
+        held = recipe.VALIDATION if int(folder.name) == 0 else 0
+        self.held_out, self.trained_on = usable[usable < held], usable[usable >= held]
 
 
 class Crops:
-    """Random crops of aligned speech: codes, the samples they stand for, and how they begin."""
+    """Random crops of aligned speech: codes, the samples they stand for, and how they begin.
+
+    Raises InvalidRequest when there is no speech to train on, or none to validate with.
+    """
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
-        self._known: list[_Shard] = []
+        self._known: dict[str, _Shard] = {}
         self.refresh()
+        if not self._with(validation=False) or not self._with(validation=True):
+            raise InvalidRequest(
+                f"Too little under {paths.aligned}, where the first {recipe.VALIDATION} utterances "
+                "of shard 000 are held out: run `align` first, or with more --shards."
+            )
 
     def refresh(self) -> bool:
         folders = sorted(self.paths.aligned.glob("[0-9]*"))
-        known = len(self._known)
-        self._known += [_Shard(folder) for folder in folders[known:]]
-        return len(folders) > known
+        new = {f.name: _Shard(f) for f in folders if f.name not in self._known}
+        self._known |= new
+        return bool(new)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Batch:
+    def _with(self, validation: bool) -> list[tuple[_Shard, np.ndarray]]:
+        """Shards, in order, and which of their utterances may be drawn; those that have some."""
+        known = [self._known[name] for name in sorted(self._known)]
+        chosen = [(s, s.held_out if validation else s.trained_on) for s in known]
+        return [(shard, usable) for shard, usable in chosen if len(usable)]
+
+    def draw(self, rng: np.random.Generator, count: int, validation: bool = False) -> Batch:
         """codes (8, B, T) int64; samples and their voiced part (B, T * hop) float32, T = lead +
         crop; what hands the phase on before them (B, 8), and angles for the seeds."""
-        if not self._known:
-            raise SystemExit(f"Nothing under {self.paths.aligned}: run `align` first.")
+        shards = self._with(validation)
         size = _LEAD + _CROP
         codes = np.empty((FINE.codebooks, count, size), np.int64)
         sound = np.empty((2, count, size * CODEC.hop), np.float32)
         handed = np.empty((count, 8), np.float32)
         for row in range(count):
-            shard = self._known[int(rng.integers(len(self._known)))]
-            i = int(rng.choice(shard.usable))
+            shard, usable = shards[int(rng.integers(len(shards)))]
+            i = int(rng.choice(usable))
             first = int(shard.ends[i - 1]) if i else 0
             # From the second frame on: the one before it hands the phase on.
             at = first + 1 + int(rng.integers(int(shard.ends[i]) - first - size))
@@ -170,6 +187,7 @@ class VocoderStage:
 
     def __init__(self, paths: Paths, batch: int, device: str = "cpu") -> None:
         self.batch, self.device = batch, device
+        self._heard = 0  # crops, in training
         if device != "cpu":  # its convolutions may be shorter of digits, the oscillator not
             cudnn: Any = torch.backends.cudnn
             cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
@@ -183,9 +201,14 @@ class VocoderStage:
         )
 
     def extra_state(self) -> dict[str, Any]:
-        return {"jury": self.jury.state_dict(), "optimizer": self._jury_optimizer.state_dict()}
+        return {
+            "crops": self._heard,
+            "jury": self.jury.state_dict(),
+            "optimizer": self._jury_optimizer.state_dict(),
+        }
 
     def load_extra(self, state: dict[str, Any]) -> None:
+        self._heard = state.get("crops", 0)
         self.jury.load_state_dict(state["jury"])
         if "optimizer" in state:
             self._jury_optimizer.load_state_dict(state["optimizer"])
@@ -199,9 +222,13 @@ class VocoderStage:
         return (codes[:2] if rng.random() < _COARSE_ONLY else codes), *others
 
     def precision(self) -> contextlib.AbstractContextManager[object]:
-        """The jury's: bf16 on a GPU. The decoder's is single everywhere: on a CPU with AMX the
-        gradients of bf16 transposed convolutions came out wrong (cosine .1 to .5 with those of
-        single precision, torch 2.13), and the oscillator must turn as it will when it speaks.
+        """The jury's: bf16 on a GPU.
+
+        The decoder's is single on a CPU, where with AMX the gradients of bf16 transposed
+        convolutions came out wrong (cosine .1 to .5 with those of single precision, torch 2.13).
+        On a GPU its convolutions are TF32, set for the whole process, as gradients are computed
+        outside of here; its LSTM is single there too: the oscillator must turn as it will when it
+        speaks.
         """
         if self.device == "cpu":
             return contextlib.nullcontext()
@@ -225,7 +252,9 @@ class VocoderStage:
             aligned = self.aligned(made, true, harmonic)
             parts["aligned"] = aligned.detach()
             loss = loss + _ALIGNED_WEIGHT * aligned
-        if step < ADVERSARIAL_FROM:
+        past = self._heard - recipe.ADVERSARIAL_CROPS
+        self._heard += self.batch
+        if past < 0:
             return loss, parts
         with self.precision():
             verdict = jury_loss(self.jury(true), self.jury(made.detach()))
@@ -236,16 +265,17 @@ class VocoderStage:
         with self.precision():
             fooled, apart = fooling_loss(self.jury(true), self.jury(made))
         self.jury.requires_grad_(True)
-        # The jury knows nothing at first; its word comes to count over a few hundred steps.
-        heed = min(1.0, (step - ADVERSARIAL_FROM) / _HEED_STEPS)
+        # The jury knows nothing at first; its word comes to count bit by bit.
+        heed = min(1.0, past / _HEED_CROPS)
         parts |= {"jury": verdict.detach(), "fooled": fooled.detach(), "apart": apart.detach()}
         return loss + heed * (fooled + _APART_WEIGHT * apart), parts
 
     def validate(self) -> dict[str, float]:
+        """Of utterances held out: spectral loss with eight books and two, aligned with eight."""
         rng = np.random.default_rng(SEED)
         out: dict[str, float] = {}
         for books in (8, 2):
-            codes, *others = self.crops.draw(rng, 24)
+            codes, *others = self.crops.draw(rng, 24, validation=True)
             made, true, harmonic = self.speak((codes[:books], *others))
             out[f"spectral{books}"] = self.spectral(made, true).item()
             if books == FINE.codebooks:

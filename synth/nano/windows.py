@@ -7,7 +7,9 @@ Every function takes tokens of the corpus and a numpy generator and returns int6
 import numpy as np
 
 from synth.coarse import CoarseInput, flatten
+from synth.errors import InvalidRequest
 from synth.fine_windows import plan_windows
+from synth.nano import recipe
 from synth.nano.recipe import COARSE, FINE, NANO, SEMANTIC, TEXT
 from synth.nano.shards import Tokens
 from synth.nano.spelling import spell
@@ -16,11 +18,10 @@ from synth.protocol import HistoryPrompt
 IGNORE = -100
 _HISTORY = 0.65  # share of examples that see a prompt of the same voice
 _WHOLE_BLOCK = 0.25
-_VALIDATION = 300  # the first utterances are never trained on
 
 
 def prepare_text(text: str, rng: np.random.Generator) -> list[int]:
-    """Text ids, with the spelling varied in ways that do not change the sound."""
+    """Text ids, with the spelling varied in ways that do not change the sound; none for none."""
     u = rng.random()
     if u < 0.05:
         text = text.upper()
@@ -28,10 +29,10 @@ def prepare_text(text: str, rng: np.random.Generator) -> list[int]:
         text = text.lower()
     elif u < 0.25:
         words = text.split()
-        i = int(rng.integers(len(words)))
-        words[i] = words[i].upper()
+        i = int(rng.integers(max(1, len(words))))
+        words[i : i + 1] = [word.upper() for word in words[i : i + 1]]
         text = " ".join(words)
-    if rng.random() < 0.12 and text[-1] in ".!":
+    if rng.random() < 0.12 and text.endswith((".", "!")):
         text = text[:-1]
     if rng.random() < 0.02:
         text = text.replace("e", "é", 1)
@@ -39,12 +40,21 @@ def prepare_text(text: str, rng: np.random.Generator) -> list[int]:
 
 
 class Corpus:
-    """Tokens with what sampling needs: who speaks, and the order of lengths."""
+    """Tokens with what sampling needs: who speaks, and the order of lengths.
+
+    Raises InvalidRequest when there are no more than those held out.
+    """
 
     def __init__(self, tokens: Tokens, validation: bool = False) -> None:
-        part = range(_VALIDATION) if validation else range(_VALIDATION, len(tokens))
+        held = recipe.VALIDATION
+        part = range(min(held, len(tokens))) if validation else range(held, len(tokens))
         self.tokens = tokens
-        self.ids = np.array([i for i in part if len(tokens.semantic[i]) > 8])
+        self.ids = np.array([i for i in part if len(tokens.semantic[i]) > 8], np.int64)
+        if not len(self.ids):
+            raise InvalidRequest(
+                f"{len(tokens)} utterances are too few, {held} are held out: run `data` with a "
+                "larger --size, then `tokens`."
+            )
         lengths = np.array([len(tokens.semantic[i]) for i in self.ids])
         self.by_length = self.ids[np.argsort(lengths, kind="stable")]
         self._ends = np.cumsum(lengths)

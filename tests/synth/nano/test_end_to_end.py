@@ -5,6 +5,7 @@ here as made-up signals and tokens. What comes out is noise, but comes out of th
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +14,18 @@ import pytest
 import torch
 
 from synth.checkpoints import open_checkpoint
+from synth.errors import InvalidRequest
 from synth.model import build_model
-from synth.nano import handover, vocoder
+from synth.nano import handover
 from synth.nano.codebooks import Codebooks, fit_codebooks
 from synth.nano.export import export
 from synth.nano.handover import adopt
-from synth.nano.recipe import CODEC, NANO, RUNS, SEMANTIC, VOICES, Paths
+from synth.nano.recipe import ADVERSARIAL_CROPS, CODEC, NANO, RUNS, SEMANTIC, VOICES, Paths
 from synth.nano.shards import load_tokens, open_shard
 from synth.nano.stages import STAGES
 from synth.nano.trainer import Limits, train
 from synth.nano.units import Units
+from synth.nano.vocoder import VocoderStage
 from synth.pipeline import Pipeline
 from synth.protocol import Sampling, Submit
 from synth.voices import VoiceBook
@@ -34,7 +37,7 @@ HELD_OUT, COUNT = 12, 32
 @pytest.fixture(scope="module", autouse=True)
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("synth.nano.windows._VALIDATION", HELD_OUT)
+        patch.setattr("synth.nano.recipe.VALIDATION", HELD_OUT)
         yield
 
 
@@ -46,7 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("synth.nano.export._PROMPT_FRAMES", (60, 90))
-        patch.setattr(vocoder, "ADVERSARIAL_FROM", 1)  # both phases
+        patch.setattr("synth.nano.recipe.ADVERSARIAL_CROPS", 2)  # both phases
         small = {"semantic": 900, "coarse": 2, "fine": 2, "decoder": 2}
         for name, batch in small.items():
             patch.setitem(RUNS, name, dataclasses.replace(RUNS[name], batch=batch, save_every=2))
@@ -94,9 +97,48 @@ def test_the_engine_speaks_with_it(exported: Path):
     assert audio.std() > 0
 
 
-def test_it_is_small(exported: Path):
-    size = sum(file.stat().st_size for file in exported.rglob("*") if file.is_file())
-    assert size < 20_000_000
+def test_what_ships_is_small():
+    """An export of this file's own says nothing of what was committed."""
+    shipped = Path(handover.__file__).parent
+    size = sum(f.stat().st_size for f in shipped.rglob("*") if "__pycache__" not in f.parts)
+    assert 10_000_000 < size < 20_000_000
+
+
+def test_the_shipped_curves_are_not_taken_for_validation():
+    """The decoder's were of its training losses, under names that a validation might have."""
+    told = json.loads((Path(handover.__file__).parent / handover.CURVE_FILE).read_text())
+    names = {key for point in told["decoder"]["curve"] for key in point} - {"step", "cpu_s"}
+    assert names == {"running_spectral", "running_aligned", "running_apart"}
+    assert told["decoder"]["crops"] == 32 * told["decoder"]["step"] > ADVERSARIAL_CROPS
+
+
+def test_discriminators_come_in_by_crops_and_not_by_steps(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the fewer crops a step that a CPU takes they began too early, at a step of a GPU's."""
+    monkeypatch.setattr("synth.nano.recipe.ADVERSARIAL_CROPS", 2)
+    paths = Paths(exported.parent / "run")
+    assert torch.load(paths.checkpoint("decoder"), weights_only=True)["extra"]["crops"] == 4
+    stage = VocoderStage(paths, batch=1)
+    heard = [stage.loss(9, stage.prepare(i, np.random.default_rng(i)))[1] for i in range(3)]
+    assert ["jury" in parts for parts in heard] == [False, False, True]
+
+
+def test_an_export_that_cannot_be_finished_leaves_the_last_one(exported: Path, tmp_path: Path):
+    """The checkpoint was replaced before its voices were looked for: a bare StopIteration."""
+    paths, out = Paths(exported.parent / "run"), tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InvalidRequest, match="No utterance of nano/ada is 180 to 260 frames long"):
+        export(paths, out)
+    broken = Paths(tmp_path / "run")
+    broken.root.mkdir()
+    for name in ("shards", "checkpoints", "codebooks.npz"):
+        (broken.root / name).symlink_to(paths.root / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synth.nano.export._PROMPT_FRAMES", (60, 90))
+        with pytest.raises(InvalidRequest, match=r"There is no .*units.npz: run `tokens` first"):
+            export(broken, out)
+    assert list(out.iterdir()) == []
 
 
 def test_int8_keeps_the_weights(exported: Path):
@@ -114,6 +156,7 @@ def test_training_goes_on_elsewhere(exported: Path, tmp_path: Path):
     """An export alone makes a run: the same weights but for their int8, tokens, steps and jury."""
     before, after = Paths(exported.parent / "run"), Paths(tmp_path / "run")
     assert adopt(after, exported) == ["semantic", "coarse", "fine", "decoder"]
+    assert torch.load(after.checkpoint("decoder"), weights_only=True)["extra"]["crops"] == 4
     for name in STAGES:
         old = torch.load(before.checkpoint(name), weights_only=True)
         new = torch.load(after.checkpoint(name), weights_only=True)
@@ -132,7 +175,6 @@ def test_training_goes_on_elsewhere(exported: Path, tmp_path: Path):
     (after.shards / "000").symlink_to(before.shards / "000")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("synth.nano.export._PROMPT_FRAMES", (60, 90))
-        patch.setattr("synth.nano.windows._VALIDATION", HELD_OUT)
         export(after, again)
     codes = np.random.default_rng(1).integers(0, 200, (8, 30))
     one, two = (
@@ -162,6 +204,24 @@ def test_a_stage_of_another_shape_begins_anew(
     assert not paths.checkpoint("decoder").exists()
 
 
+def test_an_adoption_that_was_stopped_is_taken_up(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a full disk left half written stood for a whole file the next time."""
+    paths = Paths(tmp_path / "run")
+
+    def full(state: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space"):
+            adopt(paths, exported)
+    assert not list(paths.root.rglob("*.pt"))
+    assert adopt(paths, exported) == ["semantic", "coarse", "fine", "decoder"]
+
+
 def test_a_folder_without_a_handover_is_refused(tmp_path: Path):
-    with pytest.raises(SystemExit, match="no training.npz"):
+    with pytest.raises(InvalidRequest, match="no training.npz"):
         adopt(Paths(tmp_path / "run"), tmp_path)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from synth.errors import InvalidRequest
 from synth.nano.recipe import CODEC, FINE, Paths
 from synth.nano.vocoder import AlignedLoss, Crops
 from tests.synth.nano.signals import voiced, write_aligned, write_shard
@@ -21,6 +22,11 @@ def test_voiced_sound_is_judged_by_its_phase_and_noise_is_not() -> None:
     assert loss(true, true, harmonic) < 0.02
     late = torch.roll(harmonic, 40, 1)  # a quarter of a period
     assert loss(late, true, harmonic) > silent
+
+
+@pytest.fixture(autouse=True)
+def few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synth.nano.recipe.VALIDATION", 2)
 
 
 def test_crops_begin_where_a_frame_hands_the_phase_on(tmp_path) -> None:
@@ -42,5 +48,48 @@ def test_crops_begin_where_a_frame_hands_the_phase_on(tmp_path) -> None:
 
 
 def test_without_aligned_speech_the_remedy_is_named(tmp_path) -> None:
-    with pytest.raises(SystemExit, match="run `align` first"):
-        Crops(Paths(tmp_path)).draw(np.random.default_rng(0), 1)
+    with pytest.raises(InvalidRequest, match="run `align` first"):
+        Crops(Paths(tmp_path))
+
+
+def _drawn(paths: Paths, crops: Crops, validation: bool) -> set[tuple[str, int]]:
+    """Shard and utterance of many crops, found by their sound."""
+    audio = (crops.draw(np.random.default_rng(0), 40, validation)[1] * 32768).astype("<i2")
+    found: set[tuple[str, int]] = set()
+    for folder in paths.aligned.iterdir():
+        ends = np.load(folder / "index.npz")["ends"] * CODEC.hop
+        sound = (folder / "audio.i16").read_bytes()
+        places = [sound.find(row[: CODEC.hop].tobytes()) // 2 for row in audio]
+        found |= {(folder.name, int(np.searchsorted(ends, p, "right"))) for p in places if p >= 0}
+    return found
+
+
+def test_the_first_utterances_are_held_out(tmp_path) -> None:
+    """Validation drew from the very crops that were trained on."""
+    paths = Paths(tmp_path)
+    write_aligned(paths, write_shard(paths, 5))
+    crops = Crops(paths)
+    assert _drawn(paths, crops, validation=True) == {("000", 0), ("000", 1)}
+    assert _drawn(paths, crops, validation=False) == {("000", 2), ("000", 3), ("000", 4)}
+
+
+def test_shards_that_appear_are_taken_in_whatever_order(tmp_path) -> None:
+    """Of two rendered at a time the later one may be done first; the other was never opened."""
+    paths = Paths(tmp_path)
+    write_aligned(paths, write_shard(paths, 5))
+    crops = Crops(paths)
+    for number, frames in ((2, 60), (1, 65)):
+        write_aligned(paths, write_shard(paths, 5, number, frames))
+        assert crops.refresh()
+    assert not crops.refresh()
+    assert {name for name, _ in _drawn(paths, crops, validation=False)} == {"000", "001", "002"}
+
+
+def test_a_shard_with_nothing_long_enough_is_passed_over(tmp_path) -> None:
+    """It used to be drawn from all the same, and numpy found nothing to choose."""
+    paths = Paths(tmp_path)
+    write_aligned(paths, write_shard(paths, 4))
+    write_aligned(paths, write_shard(paths, 4, 1, frames=20))
+    crops = Crops(paths)
+    for seed in range(4):
+        crops.draw(np.random.default_rng(seed), 4)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from synth.errors import InvalidRequest
 from synth.nano import windows
 from synth.nano.recipe import COARSE, FINE, NANO, SEMANTIC, TEXT
 from synth.nano.shards import Tokens
@@ -27,6 +28,21 @@ def test_first_utterances_are_not_trained_on(corpus: Corpus):
     held = Corpus(corpus.tokens, validation=True)
     assert not set(held.ids) & set(corpus.ids)
     assert len(held.ids) == 300
+
+
+def test_too_few_utterances_are_named(corpus: Corpus):
+    """An empty choice of numpy's was all that was said."""
+    some = corpus.tokens
+    few = Tokens(some.text[:300], some.voice[:300], some.semantic[:300], some.codes[:300])
+    with pytest.raises(InvalidRequest, match="300 utterances are too few"):
+        Corpus(few)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_no_text_has_no_ids(text: str):
+    """Some draws looked for a word to shout and for a full stop."""
+    for seed in range(60):
+        assert windows.prepare_text(text, np.random.default_rng(seed)) == []
 
 
 def test_prompts_are_of_the_same_voice(corpus: Corpus):
