@@ -15,8 +15,8 @@ import torch
 
 from synth.fine import FineJob, FineStage
 from synth.fine_windows import Lag
+from synth.mel import mel_filters
 from synth.model import Model
-from synth.nano.features import mel_filters
 from synth.pipeline import Pipeline
 from synth.protocol import HistoryPrompt, Sampling, Streaming, Submit
 from synth.vocab import ModelConfig

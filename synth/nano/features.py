@@ -4,14 +4,13 @@
 to predict than a waveform's own codes, and the codebooks over them exist before any training.
 """
 
-import functools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from synth.mel import mel_filters
 from synth.nano.recipe import CODEC
 
 BANDS = 80
@@ -19,25 +18,6 @@ _WINDOW = 1024
 _FLOOR = 3e-3
 PITCH_WEIGHT = 5.0  # pitch is one number of 82 and matters more than a band
 _VOICING_WEIGHT = 3.0
-
-
-@functools.cache
-def mel_filters(bands: int, n_fft: int, rate: int, top: float | None = None) -> Tensor:
-    """(bands, n_fft // 2 + 1) triangles on the HTK mel scale, each summing to one."""
-    top = rate / 2 if top is None else top
-
-    def hertz(mel: np.ndarray) -> np.ndarray:
-        return 700 * (10 ** (mel / 2595) - 1)
-
-    edges = hertz(
-        np.linspace(2595 * np.log10(1 + 30 / 700), 2595 * np.log10(1 + top / 700), bands + 2)
-    )
-    f = np.linspace(0, rate / 2, n_fft // 2 + 1)[None]
-    low, mid, high = (edges[i : i + bands, None] for i in range(3))
-    weight = np.maximum(np.minimum((f - low) / (mid - low), (high - f) / (high - mid)), 0)
-    return torch.tensor(
-        weight / np.maximum(weight.sum(1, keepdims=True), 1e-6), dtype=torch.float32
-    )
 
 
 def log_mel(audio: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synth.errors import InvalidRequest
+from synth.mel import mel_filters
 from synth.nano import oscillator, recipe
 from synth.nano.ahead import Batch
 from synth.nano.aligned import fresh_decoder
 from synth.nano.codebooks import Codebooks
 from synth.nano.discriminators import Jury, fooling_loss, jury_loss
-from synth.nano.features import mel_filters
 from synth.nano.recipe import CODEC, FINE, SEED, Paths
 from synth.nano.shards import samples
 
