@@ -4,12 +4,12 @@ What a run finds under its name it takes for done and leaves alone, so nothing m
 written.
 """
 
-import pickle
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from synth.errors import InvalidRequest
 
@@ -48,8 +48,9 @@ def reading(path: Path, maker: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidRequest(f"There is no {path}: run {maker} first.") from None
-    except (
-        *(OSError, EOFError, ValueError, KeyError, RuntimeError),
-        *(zipfile.BadZipFile, pickle.UnpicklingError),
-    ) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except PermissionError:
+        raise InvalidRequest(f"{path} may not be read by this user.") from None
+    except Exception as error:  # half a pickle raises what it happens to spell
         raise InvalidRequest(f"{path} is damaged: remove it and run {maker} again.") from error

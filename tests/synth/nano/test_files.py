@@ -57,3 +57,6 @@ def test_what_cannot_be_read_is_named(tmp_path: Path):
     with pytest.raises(InvalidRequest, match=r"x\.npz is damaged: remove it and run `tokens`"):
         with reading(file, "`tokens`"):
             np.load(file)
+    with pytest.raises(InvalidRequest, match=r"x\.npz may not be read"):
+        with reading(file, "`tokens`"):
+            raise PermissionError(13, "Permission denied", str(file))
