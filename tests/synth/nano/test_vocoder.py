@@ -76,10 +76,10 @@ def test_the_first_utterances_are_held_out(tmp_path) -> None:
 def test_shards_that_appear_are_taken_in_whatever_order(tmp_path) -> None:
     """Of two rendered at a time the later one may be done first; the other was never opened."""
     paths = Paths(tmp_path)
-    write_aligned(paths, write_shard(paths, 5))
+    write_aligned(paths, write_shard(paths, 3))
     crops = Crops(paths)
     for number, frames in ((2, 60), (1, 65)):
-        write_aligned(paths, write_shard(paths, 5, number, frames))
+        write_aligned(paths, write_shard(paths, 1, number, frames))
         assert crops.refresh()
     assert not crops.refresh()
     assert {name for name, _ in _drawn(paths, crops, validation=False)} == {"000", "001", "002"}
@@ -88,8 +88,8 @@ def test_shards_that_appear_are_taken_in_whatever_order(tmp_path) -> None:
 def test_a_shard_with_nothing_long_enough_is_passed_over(tmp_path) -> None:
     """It used to be drawn from all the same, and numpy found nothing to choose."""
     paths = Paths(tmp_path)
-    write_aligned(paths, write_shard(paths, 4))
-    write_aligned(paths, write_shard(paths, 4, 1, frames=20))
+    write_aligned(paths, write_shard(paths, 3))
+    write_aligned(paths, write_shard(paths, 1, 1, frames=20))
     crops = Crops(paths)
     for seed in range(4):
         crops.draw(np.random.default_rng(seed), 4)
