@@ -114,8 +114,8 @@ def test_every_sentence_is_heard_with_every_seed(stubs: pytest.MonkeyPatch, tmp_
     stubs.setattr(evaluation, "Speaker", _Talker)
     heard: list[list[str]] = []
     stubs.setattr(evaluation, "word_errors", lambda said, _: heard.append(said) or 0.0)
-    figures = evaluation.evaluate(Paths(tmp_path), tmp_path, seeds=3, easy=4, rare=2)
-    assert [len(said) for said in heard] == [12, 4, 6, 2]  # Whisper's and PocketSphinx's of each
+    figures = evaluation.evaluate(Paths(tmp_path), tmp_path, seeds=3, easy=2, rare=2)
+    assert [len(said) for said in heard] == [6, 2, 6, 2]  # Whisper's and PocketSphinx's of each
     assert figures["mos"] == 2.5
     assert figures["rtf"] == pytest.approx(0.5)
     assert 0 < figures["pitch_right"] < 1  # one pitch, voices in turn
