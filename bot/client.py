@@ -124,11 +124,8 @@ class BarkClient(discord.Client):
         a rule of Discord's own (a stale command, an option out of range): a sentence for it;
         anything else: logged with its traceback, one neutral line with the number it has there.
         """
-        while isinstance(error, app_commands.CommandInvokeError | app_commands.TransformerError):
-            if error.__cause__ is None:
-                break
-            error = error.__cause__
-        content = error_replies.sentence(error) or error_replies.discord_refusal(error)
+        error = error_replies.cause_of(error)
+        content = error_replies.foreseen(error)
         if content is None:
             reference = reference or secrets.token_hex(4)
             logger.error("unexpected error %s", reference, exc_info=error)

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 import discord
 from aiohttp import web
+from discord import app_commands
 from simcord import ChannelHandle, Env, MemberActor
 from simcord.preview import Preview
 from simcord.preview._server import PreviewServer
 
-from bot import replies
+from bot import error_replies, replies
+from bot.access import Interaction
 from bot.client import BarkClient
 from bot.demo_sound import PageSounds
 
@@ -109,6 +111,7 @@ async def furnish(
     await env.advance_time(max(0.0, (wall - env.now()).total_seconds()))
     assert client.user is not None
     await client.user.edit(username="Bark")
+    _refuse_in_peace(client)
     guild = env.create_guild("Bark")
     channel = guild.create_text_channel(_CHANNEL, topic=replies.DEMO_TOPIC)
     person = guild.add_member(env.create_user("you"))
@@ -118,6 +121,23 @@ async def furnish(
     notice = client.services.ready.notice
     await room.send(replies.demo_welcome(notice, speaks=speaks, python=_python()))
     return channel, person
+
+
+def _refuse_in_peace(client: BarkClient) -> None:
+    """Keep what was foreseen from counting as a crash on the page.
+
+    simcord has put itself before the tree's handler and writes every error down: the page then
+    says of a refusal, which the bot has answered, that the outcome is uncertain.
+    """
+    noted, tree = client.tree.on_error, client.tree
+
+    async def on_error(interaction: Interaction, error: app_commands.AppCommandError) -> None:
+        if error_replies.foreseen(error_replies.cause_of(error)) is None:
+            await noted(interaction, error)
+        else:
+            await type(tree).on_error(tree, interaction, error)
+
+    tree.on_error = on_error
 
 
 def _python() -> str:

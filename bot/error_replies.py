@@ -20,8 +20,22 @@ def unexpected(reference: str) -> str:
     return f"Something went wrong on the bot's side; tell its owner this number: {reference}."
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong in a command, out of what discord.py wraps it in."""
+    while isinstance(error, app_commands.CommandInvokeError | app_commands.TransformerError):
+        if error.__cause__ is None:
+            break
+        error = error.__cause__
+    return error
+
+
+def foreseen(error: BaseException) -> str | None:
+    """What a user is told of an error in a command or button; None for one nobody foresaw."""
+    return sentence(error) or discord_refusal(error)
+
+
 def sentence(error: BaseException) -> str | None:
-    """What a user is told of an error; None for one that nobody foresaw."""
+    """What a user is told of an error of our own; None for any other."""
     match error:
         case JobCancelled():
             return replies.CANCELLED

@@ -118,6 +118,43 @@ async def test_the_page_follows_the_bot(tmp_path: Path) -> None:
                 assert replies.CANCELLED in await reader.look()
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "told"),
+    [
+        ("bark", {"text": " "}, "The text is empty"),
+        ("bark", {"text": "a" * 3000}, "3,000 characters"),
+        ("bark", {"text": "😀"}, "nothing to speak"),
+        ("bark", {"text": "Hello", "preset": "nobody"}, "no voice called nobody"),
+        ("skip", {}, replies.NO_VOICE_COMMANDS_HERE),
+    ],
+)
+async def test_a_refusal_is_no_crash(
+    tmp_path: Path, command: str, options: dict[str, Any], told: str
+) -> None:
+    """The page called the outcome of a command uncertain whose refusal stood right above."""
+    async with open_world(tmp_path) as world:
+        channel, person = await furnish(world.env, world.client, speaks=True)
+        before = world.env.error_cursor
+        result: Any = await person.slash(channel, command, **options)
+        assert told in result.response.content
+        assert not world.env.errors_since(before)
+
+
+async def test_an_error_of_ours_counts_as_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    async with open_world(tmp_path, allowed_errors=(RuntimeError,)) as world:
+        channel, person = await furnish(world.env, world.client, speaks=True)
+        monkeypatch.setattr(replies, "help_text", broken)
+        before = world.env.error_cursor
+        result: Any = await person.slash(channel, "help")
+        assert "Something went wrong" in result.response.content
+        assert len(world.env.errors_since(before)) == 1
+
+
 async def test_the_page_hears_a_clip_while_it_is_made(tmp_path: Path) -> None:
     sounds, worker = PageSounds(), ScriptedBackend(ready())
 

@@ -185,3 +185,17 @@ async def test_the_other_commands_work_on_the_page(tmp_path: Path) -> None:
         await page.get_by_role("option", name="v2/en_speaker_6").click()
         await person.says(re.compile(r"This is what my voice sounds like.*v2/en_speaker_6", re.S))
         await person.says(re.compile("0:00 / 0:0[1-9]"))
+
+
+async def test_a_refusal_leaves_the_composer_free(tmp_path: Path) -> None:
+    """Below the refusal the page spoke of a failed action, and kept the command's form."""
+    async with visit(tmp_path, job_s=1) as person:
+        await person.choose("bark")
+        await person.fill("text", "😀")
+        await person.send()
+        await person.says("There is nothing to speak in that text")
+        await expect(person.page.get_by_text("Action completed").first).to_be_visible()
+        await expect(person.page.get_by_text("outcome uncertain")).to_have_count(0)
+        await person.choose("skip")
+        await person.send()
+        await person.says(replies.NO_VOICE_COMMANDS_HERE)
