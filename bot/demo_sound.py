@@ -124,15 +124,18 @@ class PageSounds:
         if sound is None or str(sound.number) != request.query.get("number"):
             raise web.HTTPNotFound()
         response = web.StreamResponse(headers=_HEADERS | {"Content-Type": "audio/wav"})
-        await response.prepare(request)
         sent = 0
-        while (sent < len(sound.pieces) or not sound.over) and not self._closed:
-            if sent < len(sound.pieces):
-                await response.write(sound.pieces[sent])
-                sent += 1
-            else:
-                await self._change()
-        await response.write_eof()
+        try:
+            await response.prepare(request)
+            while (sent < len(sound.pieces) or not sound.over) and not self._closed:
+                if sent < len(sound.pieces):
+                    await response.write(sound.pieces[sent])
+                    sent += 1
+                else:
+                    await self._change()
+            await response.write_eof()
+        except ConnectionResetError:  # the page was reloaded or closed: nobody listens any more
+            pass
         return response
 
 

@@ -155,6 +155,28 @@ async def test_an_error_of_ours_counts_as_a_crash(
         assert len(world.env.errors_since(before)) == 1
 
 
+async def test_a_page_that_is_reloaded_leaves_the_sound_quietly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It gave the terminal an error with a traceback: the sound had lost its reader."""
+    sounds = PageSounds()
+    async with open_world(tmp_path) as world:
+        page = LivePage(world.env, world.channel, world.ada, 0, sounds)
+        async with page, aiohttp.ClientSession(page.url.partition("#")[0]) as browser:
+            ear = sounds.ear(None, 24_000)
+            ear.hear(np.zeros(4800, np.float32), 0.1)
+            answer = await browser.get("/live/sound?number=1")
+            await answer.content.readexactly(44)
+            answer.close()
+            for _ in range(50):  # more than the connection's buffer holds
+                ear.hear(np.zeros(24_000, np.float32), 0.1)
+                await asyncio.sleep(0)
+            ear.end(whole=True)
+            async with browser.get("/live.js"):
+                pass
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_the_page_hears_a_clip_while_it_is_made(tmp_path: Path) -> None:
     sounds, worker = PageSounds(), ScriptedBackend(ready())
 
