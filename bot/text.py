@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from synth.longform import has_speech
+
 # The non-speech cues people use with Bark; typed into the text, offered by autocomplete.
 CUES = (
     "[laughs]",
@@ -58,7 +60,7 @@ def speakable(text: str, names: Names | None = None) -> str:
     text = re.sub(r"[^\S\n]+", " ", text).strip()
     # A line may be a turn of a dialogue, and an empty one parts two paragraphs.
     text = re.sub(r" ?\n(?: ?\n)+ ?", "\n\n", re.sub(r" ?\n ?", "\n", text))
-    return text if _has_speech(text) else ""
+    return text if has_speech(text) else ""
 
 
 def cue_completions(text: str) -> list[str]:
@@ -141,7 +143,3 @@ def _sane(char: str) -> str:
     if char in "\ufe0f\ufe0e\u20e3" or "\U0001f3fb" <= char <= "\U0001f3ff":
         return ""
     return char
-
-
-def _has_speech(text: str) -> bool:
-    return any(char.isalnum() or char in _MUSIC_NOTES for char in text)

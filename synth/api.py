@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from synth import audio
+from synth.alphabet import require_speech, spell
 from synth.checkpoints import open_checkpoint
 from synth.dialogue import complete_cast, utterances_of
 from synth.errors import InvalidRequest, JobTimeout
@@ -88,6 +89,7 @@ class Bark:
         self._pipeline = pipeline
         self._clock = clock
         self._book = voice_book(self.config)
+        self._characters = pipeline.model.tokenizer.characters
         # What a listener should know about the model.
         self.notice = notice_of(self.config)
 
@@ -184,9 +186,11 @@ class Bark:
             raise InvalidRequest("takes must be at least 1, and rerolls at least 0.")
         named = next((info for info in self.voices if info.name == str(voice)), None)
         language = language_of(text, named.language if named else "")
-        utterances = (Utterance(text),)
+        utterances, notes = (Utterance(text),), ()
         if not single:
+            require_speech(text)
             utterances = utterances_of(text, self._limits, language, cast or ()) or utterances
+            utterances, notes = spell(utterances, self._characters, self.config.languages)
         voices = complete_cast(utterances, cast or {}, self.voices, language)
         sampling = replace(sampling or Sampling(), seed=seed)
         manner = Manner(
@@ -201,7 +205,7 @@ class Bark:
             most_s=sampling.max_seconds,
         )
         rate = self.config.codec.sample_rate
-        recital = Recital("say", utterances, manner, sample_rate=rate)
+        recital = Recital("say", utterances, manner, sample_rate=rate, notes=notes)
         samples: list[npt.NDArray[np.float32]] = []
         done: Done | None = None
         for event in self._perform(recital):

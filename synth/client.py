@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
+from synth.alphabet import require_speech, spell
 from synth.backend import Backend as Backend
 from synth.backend import ProcessBackend as ProcessBackend
 from synth.dialogue import complete_cast, utterances_of
@@ -170,9 +171,13 @@ class SynthClient:
         spoken = [v.language for v in info.voices if v.name == manner.voice] if info else []
         language = language or next(iter(spoken), "")
         limits = info.limits if info else _UNKNOWN_LIMITS
+        require_speech(text)
         utterances = utterances_of(text, limits, language, cast or ())
         if not utterances:
             raise InvalidRequest("There is no text to speak.")
+        notes: tuple[str, ...] = ()
+        if info:
+            utterances, notes = spell(utterances, info.characters, info.languages)
         job_id = self._admit(job_id)
         manner = replace(
             manner,
@@ -189,6 +194,7 @@ class SynthClient:
             replace(manner, cast={**manner.cast, **voices}),
             sample_rate=info.sample_rate if info else _UNKNOWN_RATE,
             shares=self._shares,
+            notes=notes,
         )
         performance = Performance(
             recital, user, self._jobs, self._clock, lambda: not (self._closed or self._is_down)

@@ -148,8 +148,8 @@ def generate_text_semantic(
     )
     check_sampling(sampling)
     encoded = _models.tokenizer.encode(text)
-    if encoded.note:
-        logger.warning("%s", encoded.note)
+    for note in encoded.notes:
+        logger.warning("%s", note)
     tokens: list[int] = []
     limit = max_tokens(sampling, config)
     with _models.use("semantic") as (stage, _), tqdm(disable=silent, total=limit) as bar:

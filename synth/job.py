@@ -65,7 +65,7 @@ class Job:
         self.history = history
         self.slot = slot
         self.text_tokens = encoded.text_tokens
-        self.notes = (encoded.note,) if encoded.note else ()
+        self.notes = encoded.notes
         self.stage: Stage | None = Stage.SEMANTIC  # the first unfinished one; None: at its end
         self.semantic: list[int] = []
         given = submit.semantic_tokens

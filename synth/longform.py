@@ -91,6 +91,11 @@ def split(
     return tuple(pieces)
 
 
+def has_speech(text: str) -> bool:
+    """Whether anything in the text is said or sung: not so of stops, dashes and pictures."""
+    return any(char.isalnum() or char in "♩♪♫♬" for char in text)
+
+
 def split_for(text: str, limits: Limits, language: str = "") -> tuple[Utterance, ...]:
     """The same with the numbers that follow from a worker's limits."""
     most = MOST * min(1.0, limits.utterance_s / _WINDOW_S)
@@ -264,5 +269,4 @@ def _best(
 
 
 def _mute_cost(piece: str) -> float:
-    speaks = any(char.isalnum() or char in "♩♪♫♬" for char in piece)
-    return 0.0 if speaks else _MUTE_COST
+    return 0.0 if has_speech(piece) else _MUTE_COST

@@ -184,6 +184,7 @@ class Ready:
     precision: str
     notice: str = ""  # one sentence for users, when the model is not the real Bark
     memory: str = ""  # how a GPU's memory is used, for who runs the bot
+    characters: frozenset[str] = frozenset()  # what it can be given to say; none: not known
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,9 @@ class Recital:
         *,
         sample_rate: int,
         shares: StageShares | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
+        """notes: what there is to tell of the text, whatever becomes of it."""
         assert utterances
         self.job_id = job_id
         self._manner = manner
@@ -88,6 +90,7 @@ class Recital:
             plain=manner.plain,
             # A single utterance has its limit in its sampling.
             most_s=manner.most_s if len(self._parts) > 1 else None,
+            notes=notes,
         )
         self._timings = Timings()
         self._whole = 0.0

@@ -74,6 +74,7 @@ class Spoken:
         live: bool,
         plain: bool,
         most_s: float | None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._job_id, self._parts, self._rate = job_id, parts, sample_rate
         self._live, self._plain, self._most_s = live, plain, most_s
@@ -85,7 +86,7 @@ class Spoken:
         self._loudness: float | None = None  # that all are brought to: the first one's
         self._gains: dict[str, float] = {}
         self.renditions: list[Rendition] = []
-        self.notes: dict[str, None] = {}  # in the order they came
+        self.notes: dict[str, None] = dict.fromkeys(notes)  # in the order they came
 
     @property
     def given_s(self) -> float:

@@ -14,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.errors import InvalidRequest
+from synth.longform import has_speech
 from synth.vocab import TextNumbers
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """text_tokens: (block,) int64, offset and padded. `note` says what was cut, or is empty."""
+    """text_tokens: (block,) int64, offset and padded. `notes` say what was cut or is not known."""
 
     text_tokens: npt.NDArray[np.int64]
-    note: str
+    notes: tuple[str, ...]
 
 
 class Tokenizer:
@@ -32,8 +33,21 @@ class Tokenizer:
         """Raises InvalidRequest when `file` cannot be read as a tokenizer."""
         self.numbers = numbers
         self._bert = _load(file, numbers)
-        ids = self._bert.get_vocab().values()
-        self.size = max(ids, default=-1) + 1
+        vocab: dict[str, int] = self._bert.get_vocab()
+        self.size = max(vocab.values(), default=-1) + 1
+        self._unknown = vocab.get(self._bert.unk_token)
+
+    @property
+    def characters(self) -> frozenset[str]:
+        """Every character that is in a word piece; none where the tokenizer changes letters before
+        it looks them up, as to lower case.
+        """
+        normalizer = self._bert.backend_tokenizer.normalizer
+        if normalizer is not None and normalizer.normalize_str("É") != "É":
+            return frozenset()
+        special = set(self._bert.all_special_tokens)
+        pieces = (piece for piece in self._bert.get_vocab() if piece not in special)
+        return frozenset("".join(piece.removeprefix("##") for piece in pieces))
 
     def ids(self, text: str) -> list[int]:
         """Word piece ids, without special tokens and without offset."""
@@ -50,17 +64,25 @@ class Tokenizer:
         if not ids:
             raise InvalidRequest("There is nothing to say: the text is empty.")
         block = self.numbers.block
-        note = ""
+        notes: list[str] = []
+        if unknown := ids.count(self._unknown) if self._unknown is not None else 0:
+            known = [each for each in ids if each != self._unknown]
+            if not has_speech("".join(self._bert.convert_ids_to_tokens(known))):
+                raise InvalidRequest("There is nothing to say: the model knows no word of it.")
+            words = "a word" if unknown == 1 else f"{unknown} words"
+            notes.append(
+                f"The model does not know {words} of the text: anything may be said there."
+            )
         if len(ids) > block:
             lost = 100 * (len(ids) - block) / len(ids)
-            note = (
+            notes.append(
                 f"The text was too long for one clip: the last {lost:.1f} % of it "
                 f"({len(ids) - block} of {len(ids)} word pieces) was cut."
             )
         text_tokens = np.full(block, self.numbers.pad, dtype=np.int64)
         kept = np.asarray(ids[:block], dtype=np.int64) + self.numbers.offset
         text_tokens[: len(kept)] = kept
-        return EncodedText(text_tokens, note)
+        return EncodedText(text_tokens, tuple(notes))
 
 
 def _load(file: Path, numbers: TextNumbers) -> Any:

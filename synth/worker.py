@@ -90,6 +90,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
         precision=model.precision.name,
         notice=notice_of(config),
         memory=str(plan or ""),
+        characters=model.tokenizer.characters,
     )
     return Engine(ready=ready, pipeline=pipeline, voice=voices.get)
 

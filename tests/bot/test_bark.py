@@ -171,6 +171,20 @@ async def test_text_that_cannot_be_spoken(tmp_path: Path, text: str, words: str)
         assert not world.worker.submits
 
 
+async def test_what_the_model_has_no_letters_for_is_told(tmp_path: Path) -> None:
+    """The clip came without these words, as if nothing were missing."""
+    english = frozenset("abcdefghijklmnopqrstuvwxyzH.,?!")
+    worker = ScriptedBackend(ready(characters=english, languages=("en",)))
+    async with open_world(tmp_path, worker=worker) as world:
+        result = await world.bark("Hello there. Привет!")
+        assert worker.last.text == "Hello there."
+        response = await world.spoken(result)
+        assert "-# This model speaks English only: 6 characters" in response.content
+        result = await world.bark("Привет, как дела?")
+        assert "write the text in English letters" in result.response.content
+        assert len(worker.submits) == 1
+
+
 async def test_mentions_are_spoken_as_names_and_ping_nobody(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         text = f"Hi {world.bob.mention} in {world.channel.mention}, @everyone \u202eשלום"

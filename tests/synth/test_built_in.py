@@ -7,7 +7,7 @@ from synth import Bark, checkpoints
 from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
 from synth.nano.judges import Judges, word_errors
-from synth.protocol import AUTO_MODEL, BUILT_IN_MODEL
+from synth.protocol import AUTO_MODEL, BUILT_IN_MODEL, Sampling
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,15 @@ def test_it_speaks_about_as_long_as_a_person_would(nano: Bark) -> None:
 def test_a_voice_of_bark_names_the_remedy(nano: Bark) -> None:
     with pytest.raises(InvalidRequest, match="not for the model nano: get Bark with"):
         nano.voice("v2/en_speaker_6")
+
+
+def test_what_it_has_no_letters_for_is_told(nano: Bark) -> None:
+    """A text in Russian gave a short sound and no word of what had become of it."""
+    clip = nano.say("Hello. Привет!", sampling=Sampling(max_seconds=0.3))
+    assert "This model speaks English only: 6 characters" in clip.notes[0]
+    assert clip.renditions[0].text == "Hello."
+    with pytest.raises(InvalidRequest, match="English only"):
+        nano.say("Привет, как дела?")
 
 
 def test_its_words_are_understood(nano: Bark) -> None:

@@ -203,6 +203,9 @@ def test_a_duration_cap_is_the_originals(folder: Path, place: Path) -> None:
         ("say --file gone.txt --model FOLDER", 1, "gone.txt cannot be read: No such file"),
         ("say - --model FOLDER", 1, "the input has no text"),
         ("say 😀 --model FOLDER --voice v2/en_speaker_6 --file x", 1, "not both"),
+        ("say 😀 --model FOLDER", 1, "nothing to say: add some words to the signs and emoji"),
+        ("say Привет --model FOLDER", 1, "no letters for that text"),
+        ("say Привет --single --model FOLDER", 1, "knows no word of it"),
         ("voices klingon", 1, "No voice fits"),
     ],
 )
@@ -225,10 +228,10 @@ def test_what_is_wrong_is_said_in_one_sentence(
     "text",
     [
         "word " * 2000,
-        "مرحبا بالعالم",
+        "Hello, مرحبا بالعالم",
         "a\x00b\x07c\u202ed",
         "<@123456> @everyone **bold** https://example.org",
-        "😀😀😀",
+        "one 😀😀😀",
         "half a character \ud83d",
     ],
     ids=[

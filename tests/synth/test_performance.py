@@ -266,5 +266,5 @@ async def test_takes_share_the_slots_and_the_best_is_heard() -> None:
 
 async def test_nothing_to_say_is_refused() -> None:
     async with running() as (client, _):
-        with pytest.raises(InvalidRequest, match="no text"):
+        with pytest.raises(InvalidRequest, match="nothing to say"):
             client.speak(" \n", user="a")

@@ -421,7 +421,7 @@ def test_a_long_text_is_cut_with_a_note() -> None:
     assert_same(done, cut)
 
 
-@pytest.mark.parametrize("text", ["", " \n", "\u200b"])
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "😀🎉"])
 def test_an_empty_text_is_refused_and_takes_no_slot(text: str) -> None:
     pipeline = Pipeline(tiny_model())
     with pytest.raises(InvalidRequest, match="nothing to say"):
@@ -429,7 +429,9 @@ def test_an_empty_text_is_refused_and_takes_no_slot(text: str) -> None:
     assert pipeline.free == 1
 
 
-@pytest.mark.parametrize("text", ["😀🎉", "שלום", "<@1> @here", "a\x00b\u202e", "x" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["a 😀🎉", "שלום", "<@1> @here", "a\x00b\u202e", "a " + "x" * 10_000]
+)
 def test_odd_texts_are_spoken(text: str) -> None:
     _, done = Pipeline(tiny_model()).run(submit(text=text, max_seconds=0.2), None)
     assert done.audio_s > 0

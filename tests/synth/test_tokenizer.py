@@ -60,15 +60,16 @@ def test_the_block_is_offset_and_padded_on_the_right(vocabulary: Path) -> None:
     assert encoded.text_tokens.shape == (256,) and encoded.text_tokens.dtype == np.int64
     assert encoded.text_tokens[:2].tolist() == [10_048 + 5, 10_048 + 6]
     assert set(encoded.text_tokens[2:].tolist()) == {129_595}
-    assert encoded.note == ""
+    assert encoded.notes == ()
 
 
 def test_a_long_text_is_cut_and_the_loss_told() -> None:
     tokenizer = Tokenizer(VOCABULARY, TextNumbers(block=10, offset=0, pad=9_999))
     encoded = tokenizer.encode("a " * 40)
     assert encoded.text_tokens.tolist() == tokenizer.ids("a") * 10
-    assert "75.0 %" in encoded.note and "30 of 40" in encoded.note
-    assert tokenizer.encode("a " * 10).note == ""
+    (note,) = encoded.notes
+    assert "75.0 %" in note and "30 of 40" in note
+    assert tokenizer.encode("a " * 10).notes == ()
 
 
 @pytest.mark.parametrize("text", ["", "   \n\t", "\u200b\u200e", "\x00\x07\x1b"])
@@ -77,8 +78,28 @@ def test_nothing_to_say_is_one_plain_sentence(text: str) -> None:
         Tokenizer(VOCABULARY, BARK.text).encode(text)
 
 
+@pytest.mark.parametrize("text", ["😀😀", "你好, 你好!"])
+def test_a_text_of_unknown_words_only_is_refused(text: str) -> None:
+    """It became a short sound, and a success."""
+    with pytest.raises(InvalidRequest, match="nothing to say: the model knows no word"):
+        Tokenizer(VOCABULARY, BARK.text).encode(text)
+
+
+def test_words_that_are_not_known_are_told(vocabulary: Path) -> None:
+    tokenizer = Tokenizer(vocabulary, BARK.text)
+    assert "know a word of the text" in tokenizer.encode("Hello Привет").notes[0]
+    assert "know 2 words of the text" in tokenizer.encode("дела Hello Привет").notes[0]
+
+
+def test_the_characters_are_those_of_all_pieces(vocabulary: Path) -> None:
+    tokenizer = Tokenizer(vocabulary, BARK.text)
+    assert tokenizer.characters == frozenset("Hellohellos[]laughé")
+    # Which become lower case, nobody can see from the pieces.
+    assert not Tokenizer(vocabulary, replace(BARK.text, lower_case=True)).characters
+
+
 @pytest.mark.parametrize(
-    "text", ["😀😀", "שלום עולם", "<@123> <#4> @everyone", "a\x00b\u202ec", "你好"]
+    "text", ["שלום עולם", "<@123> <#4> @everyone", "a\x00b\u202ec", "you 你好"]
 )
 def test_any_other_text_is_encoded(text: str) -> None:
     assert Tokenizer(VOCABULARY, BARK.text).encode(text).text_tokens[0] != 129_595
