@@ -4,7 +4,7 @@ Knows words only. User text is escaped and cut here, so that nothing a user type
 markup or a message too long to send.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from discord.utils import escape_markdown, escape_mentions
 
@@ -16,6 +16,7 @@ from synth.protocol import Gender, Ready, Stage, VoiceInfo
 
 CONTENT_LIMIT = 2000
 QUOTE_LIMIT = 300
+CAST_LIMIT = 600
 BAR_CELLS = 12
 
 _STAGES = {
@@ -111,6 +112,12 @@ def voice_name(voice: str | None) -> str:
     return escape(voice) if voice else "a random voice"
 
 
+def cast_names(cast: Mapping[str, str | None]) -> str:
+    """Who spoke a dialogue, with which voice; "" stands for what no speaker says."""
+    pairs = [f"{escape(name) or 'the rest'}: {voice_name(voice)}" for name, voice in cast.items()]
+    return cut(", ".join(pairs), CAST_LIMIT)
+
+
 def refused(refusal: Refused) -> str:
     match refusal.cap:
         case Cap.USER:
@@ -162,7 +169,8 @@ def _eta(eta_s: float | None) -> str:
 def caption(text: str, clip: Clip, notes: Iterable[str] = (), where: str = "") -> str:
     """The words, then voice, seed and length, then the notes; at most 2,000 characters."""
     quote = cut(escape(" ".join(text.split())), QUOTE_LIMIT)  # a quote ends with its line
-    facts = f"🔊 {voice_name(clip.voice)} · seed {clip.seed} · {clip.audio_s:.1f} s"
+    voices = cast_names(clip.cast) if clip.cast else voice_name(clip.voice)
+    facts = f"🔊 {voices} · seed {clip.seed} · {clip.audio_s:.1f} s"
     lines = [f"> {quote}", facts + (f" · {where}" if where else "")]
     lines += [f"-# {note}" for note in dict.fromkeys([*clip.notes, *notes])]
     return cut("\n".join(lines))

@@ -63,7 +63,10 @@ class Status:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """What was spoken: samples (N,) float32 mono at `sample_rate` Hz."""
+    """What was spoken: samples (N,) float32 mono at `sample_rate` Hz.
+
+    voice: whose it is, but for a dialogue. cast: who speaks that, and with which; "": the rest.
+    """
 
     samples: npt.NDArray[np.float32]
     sample_rate: int
@@ -73,6 +76,7 @@ class Clip:
     timings: Timings
     history: HistoryPrompt
     notes: tuple[str, ...]
+    cast: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 class Watcher(Protocol):
@@ -237,6 +241,7 @@ class Utterance:
             timings=done.timings,
             history=done.history,
             notes=done.notes,
+            cast=self._job.cast,
         )
 
 

@@ -200,7 +200,10 @@ class SynthClient:
             recital, user, self._jobs, self._clock, lambda: not (self._closed or self._is_down)
         )
         self._performances[job_id] = performance
-        return Job(job_id, user, performance.mailbox, performance)
+        named = {"": manner.voice if isinstance(manner.voice, str) else None, **voices}
+        speakers = dict.fromkeys(utterance.speaker for utterance in utterances)
+        heard = {name: named.get(name) for name in speakers} if any(speakers) else {}
+        return Job(job_id, user, performance.mailbox, performance, heard)
 
     def _admit(self, job_id: str | None) -> str:
         """The id of a job that may be taken in now."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -82,11 +82,22 @@ class Job:
     reader at a time.
     """
 
-    def __init__(self, job_id: str, user: str, mailbox: Mailbox, desk: Desk) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        user: str,
+        mailbox: Mailbox,
+        desk: Desk,
+        cast: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """cast: who speaks in a dialogue, in order, and the name of the voice, if it has one; "" is
+        who reads the rest.
+        """
         self._mailbox = mailbox
         self._desk = desk
         self.job_id = job_id
         self.user = user
+        self.cast = dict(cast or {})
         # Bound now: a dropped job may be collected by another thread.
         self._call_loop: Callable[..., object] = asyncio.get_running_loop().call_soon_threadsafe
 

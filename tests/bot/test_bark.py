@@ -485,13 +485,19 @@ async def test_the_longest_clip_is_a_setting(tmp_path: Path) -> None:
 async def test_a_dialogue_has_a_voice_for_each_name(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         text = "**Ann:** Did you hear that?\nBob: I did.\nAnn: Run!"
-        await world.spoken(await world.bark(text, cast="Bob = V2/en_speaker_6"))
+        told = await world.spoken(await world.bark(text, cast="Bob = V2/en_speaker_6"))
         spoken = [(submit.text, submit.voice) for submit in world.worker.submits]
         assert spoken == [
             ("Did you hear that?", "v2/en_speaker_1"),
             ("I did.", "v2/en_speaker_6"),
             ("Run!", "v2/en_speaker_1"),
         ]
+        # It named the voice of who is in no dialogue, which nobody had heard.
+        cast = replies.escape("🔊 Ann: v2/en_speaker_1, Bob: v2/en_speaker_6 · seed")
+        assert cast in told.content
+
+        told = await world.spoken(await world.bark("So.\nBob: Hi.", cast="Bob=v2/de_speaker_1"))
+        assert replies.escape("the rest: a random voice, Bob: v2/de_speaker_1 ·") in told.content
 
 
 @pytest.mark.parametrize(
