@@ -30,6 +30,7 @@ from bot.transcode import Transcoder
 from synth.audio import open_ffmpeg
 from synth.client import Backend, ProcessBackend, SynthClient
 from synth.errors import SynthError
+from synth.interpreter import python
 from synth.protocol import RANDOM_MODEL, Streaming
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ async def run(settings: Settings, token: str, tell: Callable[[str], None]) -> in
     if settings.synth.model == RANDOM_MODEL:
         raise StartError(
             "The random model makes noise and is for tests only: set synth.model to nano, or run "
-            "`python -m synth fetch suno/bark-small` and set it to suno/bark-small."
+            f"`{python()} -m synth fetch suno/bark-small` and set it to suno/bark-small."
         )
     async with (
         open_bot(settings, tell=tell) as client,

@@ -3,10 +3,7 @@
 The only module that imports simcord, which comes with the `demo` extra.
 """
 
-import os
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, ClassVar
 
 import discord
@@ -20,6 +17,7 @@ from bot import error_replies, replies
 from bot.access import Interaction
 from bot.client import BarkClient
 from bot.demo_sound import PageSounds
+from synth.interpreter import python
 
 _CHANNEL = "try-it-here"
 _SIZE = 960, 720  # of simcord's screenshots; what a browser shows follows its window
@@ -119,7 +117,7 @@ async def furnish(
     room = client.get_channel(channel.id)
     assert isinstance(room, discord.TextChannel)
     notice = client.services.ready.notice
-    await room.send(replies.demo_welcome(notice, speaks=speaks, python=_python()))
+    await room.send(replies.demo_welcome(notice, speaks=speaks, python=python()))
     return channel, person
 
 
@@ -138,11 +136,3 @@ def _refuse_in_peace(client: BarkClient) -> None:
             await type(tree).on_error(tree, interaction, error)
 
     tree.on_error = on_error
-
-
-def _python() -> str:
-    """This interpreter as it is typed here, so that what the page says to run does run."""
-    if "VIRTUAL_ENV" in os.environ:
-        return "python"
-    path = Path(sys.executable)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -19,6 +19,8 @@ from bot.store import open_store
 from synth.audio import open_ffmpeg
 from synth.client import ProcessBackend, SynthClient, WorkerSettings
 from synth.errors import SynthError
+from synth.interpreter import python
+from synth.protocol import BUILT_IN_MODEL
 
 _VOICE_LIBRARIES = {"davey": "end-to-end encryption", "nacl": "encryption (PyNaCl)"}
 
@@ -111,6 +113,8 @@ async def _model(settings: Settings) -> Check:
             return Check("model", False, str(error))
     voices = len(ready.voices)
     found = f"{ready.model} loads on {ready.device} ({ready.precision}) and has {voices} voices"
+    if ready.model == BUILT_IN_MODEL:
+        found += f" (Bark itself: {python()} -m synth fetch suno/bark-small)"
     return Check("model", True, f"{found}; {ready.memory}" if ready.memory else found)
 
 

@@ -259,8 +259,13 @@ def preferred(voice: str, *, usable: bool) -> str:
 def demo_welcome(notice: str, *, speaks: bool, python: str = "python") -> str:
     """The first message on the demo's page.
 
-    speaks: whether its model makes speech. python: how to call the interpreter that runs this.
+    notice: what is to be known of its model, where that is not Bark. speaks: whether it makes
+    speech. python: how to call the interpreter that runs this.
     """
+    commands = (
+        f"end the demo and run\n```\n{python} -m synth fetch suno/bark-small\n"
+        f"{python} -m bot demo --model suno/bark-small\n```"
+    )
     lines = [
         "**Welcome!** This is the bot itself, at work on your own machine; only Discord is "
         "simulated, and nothing leaves this computer."
@@ -268,11 +273,10 @@ def demo_welcome(notice: str, *, speaks: bool, python: str = "python") -> str:
     if not speaks:
         lines.append(
             f"🔈 **{notice}** It is slowed down, so that there is something to watch. For real "
-            f"speech, end the demo and run\n```\n{python} -m synth fetch suno/bark-small\n"
-            f"{python} -m bot demo --model suno/bark-small\n```"
+            f"speech, {commands}"
         )
     elif notice:
-        lines.append(notice)
+        lines.append(f"{notice} To hear it, {commands}")
     lines += [
         "• `/bark` speaks a text: watch its status, press Cancel, or play the clip.",
         "• `/voices` lets you hear each voice, and `/voice set` chooses yours.",

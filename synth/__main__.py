@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from synth.arguments import parser
 from synth.errors import InvalidRequest, SynthError, UnusableModel, model_needed
+from synth.interpreter import python
 from synth.say import say
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def fetch(options: argparse.Namespace) -> int:
 
     with model_needed():
         folder = fetch_model(options.model, original=options.original)
-    print(f'{options.model} is in {folder}. Try: python -m synth say "Hello" -o hello.ogg')
+    print(f'{options.model} is in {folder}. Try: {python()} -m synth say "Hello" -o hello.ogg')
     return 0
 
 

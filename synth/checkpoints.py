@@ -19,6 +19,7 @@ from torch import Tensor
 
 from synth import convert, layouts, weights
 from synth.errors import InvalidRequest
+from synth.interpreter import python
 from synth.protocol import AUTO_MODEL, BUILT_IN_MODEL, RANDOM_MODEL
 from synth.vocab import ModelConfig, from_json, to_json
 
@@ -144,8 +145,8 @@ def _open_hub(name: str, cache: Path | None) -> Checkpoint:
     if shared is not None:
         return open_suno_folder(shared, small=layouts.SUNO_FILES, cache=cache)
     raise InvalidRequest(
-        f"The model {name} is not on this machine: run `python -m synth fetch {name}` first, or "
-        "name a folder that holds a model."
+        f"The model {name} is not on this machine: run `{python()} -m synth fetch {name}` first, "
+        "or name a folder that holds a model."
     )
 
 

@@ -24,17 +24,12 @@ from synth.audio import AudioFormat
 from synth.errors import InvalidRequest, SynthError
 from synth.ffmpeg_graphs import Samples, pcm_bytes
 from synth.ffmpeg_runner import FFmpeg, open_ffmpeg
+from synth.interpreter import python
 from synth.live_audio import encode_live
 from synth.loudness import MOST_HELD_DB
 from synth.prefill import Paces, Timeline
 from synth.protocol import Audio, JobEvent
 from synth.stream_gain import StreamGain, VoiceLevels
-
-NO_PLAYER = (
-    "ffplay was not found, which --play needs: install FFmpeg with its player (apt install ffmpeg, "
-    "brew install ffmpeg or winget install ffmpeg), or let another program play: "
-    'python -m synth say "Hello" -o - --format wav | aplay'
-)
 
 
 def find_player(ffmpeg: FFmpeg) -> str:
@@ -42,7 +37,11 @@ def find_player(ffmpeg: FFmpeg) -> str:
     beside = shutil.which("ffplay", path=str(Path(ffmpeg.path).parent))
     player = beside or shutil.which("ffplay")
     if player is None:
-        raise InvalidRequest(NO_PLAYER)
+        raise InvalidRequest(
+            "ffplay was not found, which --play needs: install FFmpeg with its player (apt install "
+            "ffmpeg, brew install ffmpeg or winget install ffmpeg), or let another program play: "
+            f'{python()} -m synth say "Hello" -o - --format wav | aplay'
+        )
     return player
 
 

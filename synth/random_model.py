@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from synth.codec import Codec, build_decoder, codec_shapes
+from synth.interpreter import python
 from synth.protocol import BUILT_IN_MODEL, RANDOM_MODEL, HistoryPrompt
 from synth.transformer import tensor_shapes
 from synth.vocab import (
@@ -30,8 +31,8 @@ from synth.voices import VoiceBook
 
 NOTICE = "This is a random model: it makes noise, not speech."
 BUILT_IN_NOTICE = (
-    "This is the small built-in English voice, rougher than Bark's. "
-    "`python -m synth fetch suno/bark-small` brings Bark itself, with 13 languages."
+    "This is the small built-in English model; Bark itself, which whoever runs this can fetch, "
+    "sounds better and speaks 13 languages."
 )
 
 # Letters of many scripts, alone and as the inside of a word.
@@ -153,6 +154,13 @@ def notice_of(config: ModelConfig) -> str:
     if is_random(config):
         return NOTICE
     return BUILT_IN_NOTICE if config.name == BUILT_IN_MODEL else ""
+
+
+def remedy_of(config: ModelConfig) -> str:
+    """What brings Bark itself, for those who run the model inside the package; else ""."""
+    if config.name != BUILT_IN_MODEL:
+        return ""
+    return f"To bring Bark: {python()} -m synth fetch suno/bark-small"
 
 
 def voice_book(config: ModelConfig) -> VoiceBook:

@@ -13,6 +13,7 @@ from synth.arguments import sampling_of
 from synth.audio import AudioFormat, find_ffmpeg, open_ffmpeg
 from synth.dialogue import parse_cast
 from synth.errors import InvalidRequest, model_needed
+from synth.interpreter import python
 from synth.live_output import LiveOutputs, find_player, standard_output
 from synth.protocol import JobEvent, Streaming
 from synth.stage_bars import StageBars
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def say(options: argparse.Namespace) -> int:
     """Load once, then speak and save each text; one that cannot be spoken keeps no other back."""
+    from synth.random_model import remedy_of
     from synth.request_checks import check_sampling
 
     texts = _texts(options)
@@ -32,8 +34,8 @@ def say(options: argparse.Namespace) -> int:
     check_sampling(sampling)
     cast_names = parse_cast(options.cast)
     bark = _load(options)
-    if bark.notice:
-        print(bark.notice, file=sys.stderr)
+    for line in filter(None, (bark.notice, remedy_of(bark.config))):
+        print(line, file=sys.stderr)
     voice = None if options.voice is None else bark.voice(options.voice)
     cast = {name: bark.voice(named) for name, named in cast_names.items()}
     last: tuple[Path | None, Clip] | None = None
@@ -120,7 +122,7 @@ def _texts(options: argparse.Namespace) -> list[str]:
     name = options.file or "-"
     if name == "-":
         if sys.stdin.isatty() and not options.text and not options.file:
-            raise InvalidRequest('Give a text in quotes, as in: python -m synth say "Hello".')
+            raise InvalidRequest(f'Give a text in quotes, as in: {python()} -m synth say "Hello"')
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="strict")  # some locales let anything pass
     try:

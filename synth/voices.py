@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from synth.errors import InvalidRequest
+from synth.interpreter import python
 from synth.protocol import BUILT_IN_MODEL, Gender, HistoryPrompt, IntArray, VoiceInfo
 from synth.vocab import BARK, ModelConfig
 
@@ -65,7 +66,7 @@ class VoiceBook:
             other = self._elsewhere[wanted]
             remedy = "choose another model with --model"
             if not other.startswith(f"{BUILT_IN_MODEL}/"):
-                remedy = "get Bark with `python -m synth fetch suno/bark-small`"
+                remedy = f"get Bark with `{python()} -m synth fetch suno/bark-small`"
             near = ", ".join(list(self._by_name)[:4])
             offer = f", or take a voice of its own, such as {near}" if near else ""
             raise InvalidRequest(

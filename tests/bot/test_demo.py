@@ -250,6 +250,9 @@ async def test_the_first_message_says_what_makes_the_noise(tmp_path: Path) -> No
 
 def test_a_model_of_ones_own_is_not_called_noise_nor_slowed_down(tmp_path: Path) -> None:
     assert "noise" not in replies.demo_welcome("", speaks=True)
+    assert "synth fetch" not in replies.demo_welcome("", speaks=True)
+    small = replies.demo_welcome("It is small.", speaks=True, python=".venv/bin/python")
+    assert "\n.venv/bin/python -m synth fetch suno/bark-small\n" in small
     mine = Settings.model_construct(synth=SynthSection(model="suno/bark", threads=3, slots=4))
     shown = demo_settings(mine, tmp_path, "suno/bark-small")
     assert shown.synth == mine.synth.model_copy(update={"model": "suno/bark-small"})

@@ -64,7 +64,7 @@ def test_no_model_ends_with_78_and_names_the_command(tmp_path: Path) -> None:
         BARK_SYNTH__MODEL="suno/bark",
     )
     assert result.returncode == 78
-    assert "python -m synth fetch suno/bark" in result.stderr.splitlines()[-1]
+    assert " -m synth fetch suno/bark" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 

@@ -8,6 +8,7 @@ from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
 from synth.nano.judges import Judges, word_errors
 from synth.protocol import AUTO_MODEL, BUILT_IN_MODEL, Sampling
+from synth.random_model import remedy_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,9 @@ def test_it_speaks_where_no_model_is_named_and_none_of_barks_is_here(
 
 
 def test_it_says_what_it_is_and_has_four_voices(nano: Bark) -> None:
-    assert "fetch suno/bark-small" in nano.notice
+    assert "small built-in English model" in nano.notice
+    assert "python" not in nano.notice  # people on Discord read it
+    assert remedy_of(nano.config).endswith(" -m synth fetch suno/bark-small")
     names = [info.name for info in nano.voices]
     assert names == ["nano/ada", "nano/bruno", "nano/clio", "nano/dario"]
 

@@ -160,7 +160,7 @@ def test_a_download_goes_on_where_ctrl_c_ended_it(
             fetch.fetch_model("suno/bark-small", endpoint=hub.url)
     (left,) = partials(home)
     assert left.stat().st_size == 1_000_000
-    with pytest.raises(InvalidRequest, match="python -m synth fetch suno/bark-small"):
+    with pytest.raises(InvalidRequest, match=" -m synth fetch suno/bark-small"):
         checkpoints.open_checkpoint("suno/bark-small")
     folder = fetch.fetch_model("suno/bark-small", endpoint=hub.url)
     assert hub.ranges == ["", "bytes=1000000-"]
@@ -187,7 +187,7 @@ def test_what_comes_damaged_is_removed(hub: Hub, single: Path, home: Path) -> No
     with pytest.raises(InvalidRequest, match=r"pytorch_model\.bin came damaged"):
         fetch.fetch_model("suno/bark-small", endpoint=hub.url)
     assert partials(home) == []
-    with pytest.raises(InvalidRequest, match="python -m synth fetch suno/bark-small"):
+    with pytest.raises(InvalidRequest, match=" -m synth fetch suno/bark-small"):
         checkpoints.open_checkpoint("suno/bark-small")
     hub.flip = False
     fetch.fetch_model("suno/bark-small", endpoint=hub.url)

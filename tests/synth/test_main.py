@@ -176,7 +176,7 @@ def test_a_duration_cap_is_the_originals(folder: Path, place: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "status", "says"),
     [
-        ("say Hello --model suno/bark", 78, "python -m synth fetch"),
+        ("say Hello --model suno/bark", 78, " -m synth fetch"),
         ("say Hello --model nowhere", 78, "no model folder nowhere"),
         ("say Hello --model .", 78, "holds no model"),
         ("say Hello --model FOLDER --device tpu", 78, "no device 'tpu'"),
