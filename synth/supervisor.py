@@ -129,8 +129,11 @@ class Supervisor:
                 try:
                     ready = await self._backend.start()
                 except (InvalidRequest, EngineFailed) as error:
-                    logger.error("The synthesis worker did not start: %s", error)
-                    if isinstance(error, InvalidRequest) and not self._was_up:
+                    never = isinstance(error, InvalidRequest) and not self._was_up
+                    # What can never work is raised to whoever waits for it, and said there.
+                    level = logging.DEBUG if never else logging.ERROR
+                    logger.log(level, "The synthesis worker did not start: %s", error)
+                    if never:
                         self._owner.gave_up(self, error)
                         return
                     unstarted += 1

@@ -65,6 +65,7 @@ def test_no_model_ends_with_78_and_names_the_command(tmp_path: Path) -> None:
     )
     assert result.returncode == 78
     assert " -m synth fetch suno/bark" in result.stderr.splitlines()[-1]
+    assert result.stderr.count("is not on this machine") == 1  # the log said it, too
     assert "Traceback" not in result.stderr
 
 
