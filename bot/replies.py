@@ -218,7 +218,7 @@ def queue(playing: Sequence[QueuedClip], works: Sequence[tuple[str, int]]) -> st
         mark = "▶" if clip.playing else "•"
         lines.append(f"{mark} {clip.title} · <@{clip.requester_id}> · {clip.remaining_s:.0f} s")
     for text, position in works:
-        place = "being spoken" if not position else f"number {position} in line"
+        place = "being made" if not position else f"number {position} in line"
         lines.append(f"⏳ {clip_title(text)} · {place}")
     return cut("\n".join(lines)) or QUEUE_EMPTY
 

@@ -123,7 +123,7 @@ async def test_the_queue_shows_what_is_in_the_works(tmp_path: Path) -> None:
         await world.bark("First words")
         await world.bark("Second **words**", actor=world.bob)
         shown = (await run(world, "queue")).response.content
-        assert "First words · being spoken" in shown
+        assert "First words · being made" in shown
         assert "Second words · number 1 in line" in shown
 
 

@@ -170,7 +170,7 @@ async def test_the_other_commands_work_on_the_page(tmp_path: Path) -> None:
         await person.says("You are next in line")
         await person.choose("queue")
         await person.send()
-        await person.says(re.compile("⏳ One · being spoken.*⏳ Two · number 1 in line", re.S))
+        await person.says(re.compile("⏳ One · being made.*⏳ Two · number 1 in line", re.S))
         await person.choose("help")
         await person.send()
         await person.says("/bark speaks a text")
