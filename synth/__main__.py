@@ -1,7 +1,8 @@
 """python -m synth say | voices | fetch | bench: speech from the command line.
 
 Reads arguments, calls, prints; every failure is one plain sentence. Exit status: 78 when there is
-no usable model or download, 2 for wrong arguments, 1 for what else went wrong, 130 after Ctrl-C.
+no usable model or download, 2 for a command line that cannot be read, 1 for what else is or goes
+wrong, such as a voice, precision or folder that does not exist, 130 after Ctrl-C.
 """
 
 import argparse

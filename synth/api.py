@@ -24,8 +24,9 @@ from synth.checkpoints import open_checkpoint
 from synth.dialogue import complete_cast, utterances_of
 from synth.errors import InvalidRequest, JobTimeout
 from synth.longform import Utterance, language_of
-from synth.model import build_model, place
+from synth.model import build_model, pick_device, place
 from synth.pipeline import Pipeline
+from synth.precision import pick_precision
 from synth.protocol import (
     AUTO_MODEL,
     Audio,
@@ -118,9 +119,8 @@ class Bark:
         GPU has no room for them.
         Raises InvalidRequest that says what is missing and how to get it.
         """
+        check_machine(device, precision, threads)
         if threads is not None:
-            if threads < 1:
-                raise InvalidRequest(f"There must be at least 1 thread, not {threads}.")
             torch.set_num_threads(threads)
         checkpoint = open_checkpoint(model or AUTO_MODEL)
         device, plan = place(checkpoint.config, device, precision)
@@ -259,6 +259,13 @@ class Bark:
             text_tokens=config.text.block,
             utterance_s=config.max_utterance_s,
         )
+
+
+def check_machine(device: str, precision: str, threads: int | None) -> None:
+    """Raise InvalidRequest where this machine has not got what is asked of it, whatever model."""
+    if threads is not None and threads < 1:
+        raise InvalidRequest(f"There must be at least 1 thread, not {threads}.")
+    pick_precision(precision, pick_device(device), weights=0)
 
 
 def _heard(recital: Recital, event: JobEvent) -> Iterable[JobEvent]:

@@ -100,8 +100,9 @@ def _live(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _load(options: argparse.Namespace) -> "Bark":
-    from synth.api import Bark
+    from synth.api import Bark, check_machine
 
+    check_machine(options.device, options.precision, options.threads)  # no fault of a model's
     with model_needed():
         return Bark.load(
             options.model,
