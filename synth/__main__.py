@@ -18,9 +18,11 @@ from synth.interpreter import python
 from synth.say import say
 
 if TYPE_CHECKING:
+    from synth.protocol import VoiceInfo
     from synth.voices import VoiceBook
 
 EX_CONFIG = 78
+_NEEDS_BARK = "  needs Bark"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,10 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def voices(options: argparse.Namespace) -> int:
-    """List the voices of a model, or all that ship with the package when no model is named."""
-    from synth.voices import shipped_voices
-
-    infos = shipped_voices() if options.model is None else _book_of(options.model).infos
+    """List the voices of a model; with none named all that ship with the package, first those that
+    the best model here can speak with.
+    """
+    needs: dict[str, str] = {}
+    if options.model is None:
+        infos, needs = _shipped()
+    else:
+        infos = _book_of(options.model).infos
     wanted = (options.filter or "").lower()
     found = [
         info
@@ -73,8 +79,27 @@ def voices(options: argparse.Namespace) -> int:
             "No voice fits: leave out a filter." if infos else "This model has no voices."
         )
     for info in found:
-        print(f"{info.name:20} {info.language:3} {info.gender.value:8} {info.duration_s:5.1f} s")
+        line = f"{info.name:20} {info.language:3} {info.gender.value:8} {info.duration_s:5.1f} s"
+        print(line + needs.get(info.name, ""))
+    sys.stdout.flush()
+    if any(needs.get(info.name) == _NEEDS_BARK for info in found):
+        print(f"To bring Bark: {python()} -m synth fetch suno/bark-small", file=sys.stderr)
     return 0
+
+
+def _shipped() -> "tuple[Sequence[VoiceInfo], dict[str, str]]":
+    """All voices that ship, and what the last of them need beside the best model that is here."""
+    from synth.checkpoints import default_model
+    from synth.protocol import BUILT_IN_MODEL
+    from synth.voices import shipped_voices
+
+    own = default_model() == BUILT_IN_MODEL
+    needs = {
+        info.name: _NEEDS_BARK if own else f"  needs --model {BUILT_IN_MODEL}"
+        for info in shipped_voices()
+        if info.name.startswith(f"{BUILT_IN_MODEL}/") != own
+    }
+    return sorted(shipped_voices(), key=lambda info: info.name in needs), needs
 
 
 def _book_of(model: str) -> "VoiceBook":

@@ -16,7 +16,9 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("filter", nargs="?", help="part of a name, as en_speaker")
     listing.add_argument("--language", help="a code, as en")
     listing.add_argument("--gender", choices=["female", "male", "unknown"])
-    listing.add_argument("--model", help="whose voices; all that ship if not given")
+    listing.add_argument(
+        "--model", help="whose voices; if not given all that ship, the usable ones first"
+    )
     listing.set_defaults(command="voices")
 
     loading = commands.add_parser("fetch", help="download a model from the Hugging Face hub")

@@ -260,15 +260,29 @@ def test_input_that_is_no_text_is_named(
     assert "Standard input is not text in UTF-8" in capsys.readouterr().err
 
 
-def test_voices_are_listed_and_filtered(capsys) -> None:
+def test_voices_are_listed_and_filtered(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Bark's came first, as if the model that is here had them."""
     assert command.main(["voices"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 271 + 4
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert len(lines) == 271 + 4
+    assert lines[0].startswith("nano/ada ") and not any("needs" in line for line in lines[:4])
+    assert all(line.endswith("  needs Bark") for line in lines[4:])
+    assert told.err.endswith(" -m synth fetch suno/bark-small\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("synth.checkpoints.default_model", lambda: "suno/bark-small")
+        assert command.main(["voices"]) == 0
+        told = capsys.readouterr()
+        assert told.out.splitlines()[0].endswith(" s") and not told.err
+        assert told.out.splitlines()[-1].endswith("  needs --model nano")
     for given in (["voices", "nano/"], ["voices", "--model", "nano"]):
         assert command.main(given) == 0
         names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
         assert names == ["nano/ada", "nano/bruno", "nano/clio", "nano/dario"]
     assert command.main(["voices", "v2", "--language", "ja", "--gender", "female"]) == 0
-    assert capsys.readouterr().out.startswith("v2/ja_speaker_0      ja  female     5.9 s\n")
+    assert capsys.readouterr().out.startswith(
+        "v2/ja_speaker_0      ja  female     5.9 s  needs Bark\n"
+    )
 
 
 def test_a_voice_of_another_family_names_the_remedy(folder: Path, place: Path, capsys) -> None:
