@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from synth import bench
 
         return bench.main(arguments[1:])
+    if arguments[:1] == ["doctor"]:  # looked for here, too
+        print(f"Error: `{python()} -m bot doctor` checks the engine, too.", file=sys.stderr)
+        return 2
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
     try:

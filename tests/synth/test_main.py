@@ -285,6 +285,11 @@ def test_voices_are_listed_and_filtered(monkeypatch: pytest.MonkeyPatch, capsys)
     )
 
 
+def test_who_looks_for_a_doctor_is_told_where(capsys) -> None:
+    assert command.main(["doctor"]) == 2
+    assert capsys.readouterr().err.endswith(" -m bot doctor` checks the engine, too.\n")
+
+
 def test_a_voice_of_another_family_names_the_remedy(folder: Path, place: Path, capsys) -> None:
     given = ["say", "Hello", "-o", "a.wav", "--max-seconds", ".3"]
     assert command.main([*given, "--model", str(folder), "--save-voice", "me.npz"]) == 0
