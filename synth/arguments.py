@@ -64,14 +64,16 @@ def _say_arguments(parser: argparse.ArgumentParser) -> None:
         help="suno/bark, suno/bark-small, nano or a model folder; the best one here if not given",
     )
     parser.add_argument(
-        "--voice", metavar="NAME|FILE.npz", help="a preset, as v2/en_speaker_6, or a saved voice"
+        "--voice",
+        metavar="NAME|FILE.npz",
+        help="a preset, as nano/clio, with Bark v2/en_speaker_6; or a saved voice",
     )
     parser.add_argument(
         "--cast",
         action="append",
         default=[],
         metavar="NAME=VOICE",
-        help="who speaks the lines NAME: of a dialogue, as in --cast Alice=v2/en_speaker_9; once "
+        help="who speaks the lines NAME: of a dialogue, as in --cast Alice=nano/ada; once "
         "for each name; a file is then one text",
     )
     parser.add_argument(

@@ -88,7 +88,7 @@ def parse_cast(items: Iterable[str]) -> dict[str, str]:
         name, found, voice = (part.strip() for part in item.partition("="))
         if not (name and found and voice):
             raise InvalidRequest(
-                f"The cast has {item.strip()!r}: write NAME=VOICE, as in Alice=v2/en_speaker_9."
+                f"The cast has {item.strip()!r}: write NAME=VOICE, and commas between several."
             )
         if name.casefold() in map(str.casefold, cast):
             raise InvalidRequest(f"The cast names {name} twice: give each name one voice.")

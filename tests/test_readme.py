@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from synth.voices import shipped_voices
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -49,6 +51,21 @@ def test_each_command_names_a_module_and_options_that_exist(command: str) -> Non
         assert shown.returncode == 0, shown.stderr
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
             assert option in shown.stdout, f"{module} {subcommand} has no {option}"
+
+
+def test_the_command_lines_voices_are_there_on_a_fresh_install() -> None:
+    """A dialogue with voices of Bark ended with an error where nothing had been fetched."""
+    shipped = [info.name for info in shipped_voices() if info.name.startswith("nano/")]
+    for command in _commands():
+        for option, value in re.findall(r"--(voice|cast) (\S+)", command):
+            assert value.rpartition("=")[2] in shipped, (option, value)
+
+
+def test_the_files_that_commands_read_are_shown() -> None:
+    shown = "\n".join(_code_blocks("text"))
+    for name in re.findall(r"--file (\S+)", "\n".join(_commands())):
+        before = README[: README.index(f"--file {name}")]
+        assert f"`{name}`" in before and "Alice: " in shown
 
 
 def _mapped_files() -> set[str]:

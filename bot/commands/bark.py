@@ -34,7 +34,7 @@ Destinations = Literal["voice", "file", "both"]
     format="The kind of file",
     temperature="How freely it is spoken: 0 always the same, 0.7 as usual, 1 lively",
     seed="The same seed, text and voice give the same clip",
-    cast="Voices of a dialogue: Alice=v2/en_speaker_9, Bob=v2/en_speaker_6",
+    cast="Who speaks a dialogue with which voice of /voices: Alice=VOICE, Bob=VOICE",
 )
 async def bark(
     interaction: Interaction,
