@@ -22,6 +22,7 @@ async def test_a_text_becomes_a_clip_that_neighbours_and_cancels_do_not_change()
     async with SynthClient([backend]) as client:
         ready = await client.ready()
         assert ready.model == RANDOM_MODEL and "noise" in ready.notice
+        assert {"a", "Z", "♪"} <= ready.characters
         assert (ready.limits.slots, ready.device, ready.sample_rate) == (2, "cpu", 24_000)
 
         async def clip() -> tuple[np.ndarray, Done]:
