@@ -24,6 +24,7 @@ if __name__ == "__main__":
     if factory := os.environ.get("STAND_IN_ENGINE"):
         settings_of = app.worker_settings
         app.worker_settings = lambda settings: replace(settings_of(settings), factory=factory)
-    if needed_s := os.environ.get("STAND_IN_NEEDED_S"):
-        Paces.needed_s = lambda *_: float(needed_s)
+    if "STAND_IN_NEEDED_S" in os.environ:
+        needed_s = float(os.environ["STAND_IN_NEEDED_S"])
+        setattr(Paces, "needed_s", lambda *_: needed_s)  # noqa: B010 - a type checker's rule
     runpy.run_module("bot", run_name="__main__")
