@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from synth.model import Model
 from synth.pipeline import Pipeline
+from synth.prefill_graphs import WARM_UP_S
 from synth.protocol import Audio, HistoryPrompt, JobEvent, Sampling, Streaming, Submit
 
 _TEXT = "Hello there, how soon can you hear what I am saying?"
@@ -42,7 +43,8 @@ def measure(
     """Each way's clip of so many seconds, in turn, `repeats` times."""
     pipeline = Pipeline(model)
     sampling = Sampling(seed=1, max_seconds=seconds, early_stop=False)
-    warm_up = Sampling(seed=1, max_seconds=0.2, early_stop=False)
+    warm_up_s = WARM_UP_S if model.device.type == "cuda" else 0.2
+    warm_up = Sampling(seed=1, max_seconds=warm_up_s, early_stop=False)
     for streaming in Streaming:
         submit = Submit(job_id="warm-up", text=_TEXT, sampling=warm_up, streaming=streaming)
         pipeline.run(submit, history)

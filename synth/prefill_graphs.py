@@ -18,6 +18,8 @@ from synth.transformer import Transformer
 # A prompt is filled up to a multiple of this many positions. Fewer would be more graphs; more are
 # more work for nothing, which a slow card feels.
 PROMPT_BUCKET = 128
+# A clip of so many seconds has had windows of every length; shorter, the next one would record.
+WARM_UP_S = 5.0
 
 
 class PrefillGraphs:
