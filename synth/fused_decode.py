@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.helpers import Helpers
+from synth.helpers import Helpers, tried
 from synth.kv_cache import KVCache
-from synth.linear import WITHOUT_KERNELS, Linear, int8_kernels
+from synth.linear import Linear, int8_kernels
 from synth.packed import Packed, array, packed
 from synth.transformer import Transformer
 
 log = logging.getLogger(__name__)
+
+_MOST_THREADS = 8  # before that many, memory gives out no more
 
 
 class FusedDecode:
@@ -37,7 +39,9 @@ class FusedDecode:
         self._sizes = (shape.width, shape.n_head, cache.context)
         self._shared: dict[int, tuple[np.ndarray, ...]] = {}
         self._own: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}  # thread, rows
-        self._helpers = Helpers()
+        self._helpers = Helpers(
+            "decode", most=1
+        )  # for the trial: no other thread compiles or writes
         self._held = (heads, cache)  # whose memory the addresses are of
 
     @classmethod
@@ -53,10 +57,15 @@ class FusedDecode:
             return None
         try:
             made = cls(module, weights, heads, cache)
-            made(torch.zeros(1, transformer.shape.width), [0], [0], 0)
+            tried(lambda: made(torch.zeros(1, transformer.shape.width), [0], [0], 0))
         except Exception as error:  # of a compiler; speed is all that is lost
-            log.warning("Numba could not compile a step (%s): %s.", error, WITHOUT_KERNELS)
+            log.warning(
+                "Numba could not compile a step (%s): it is made one product at a time, which "
+                "takes longer.",
+                error,
+            )
             return None
+        made._helpers = Helpers("decode", _MOST_THREADS)
         return made
 
     def __call__(

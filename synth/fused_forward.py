@@ -12,13 +12,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from synth.helpers import Helpers
+from synth.helpers import Helpers, tried
 from synth.kv_cache import KVCache
 from synth.linear import int8_kernels
 from synth.packed import Packed, array
 from synth.transformer import Transformer
 
 log = logging.getLogger(__name__)
+
+_MOST_THREADS = 16  # as many blocks as the longest prompt has
 
 
 class FusedForward:
@@ -39,7 +41,9 @@ class FusedForward:
         else:
             self._cached = (array(cache.k), array(cache.v))
             self._context = cache.context
-        self._helpers = Helpers()
+        self._helpers = Helpers(
+            "prompt", most=1
+        )  # for the trial: no other thread compiles or writes
         self._held = cache  # whose memory the arrays are of
 
     @classmethod
@@ -55,16 +59,18 @@ class FusedForward:
             from synth import int8_forward as module
 
             if not module.fits(shape.width, shape.head_size):
+                log.info("Prompts of width %d are made one product at a time.", shape.width)
                 return None
             made = cls(module, weights, cache)
-            made(torch.zeros(1, shape.width))
+            tried(lambda: made(torch.zeros(1, shape.width)))
         except Exception as error:  # of a compiler; speed is all that is lost
             log.warning(
-                "Numba could not compile a prompt (%s): it is made of torch's operations, which "
+                "Numba could not compile a prompt (%s): it is made one product at a time, which "
                 "takes longer.",
                 error,
             )
             return None
+        made._helpers = Helpers("prompt", _MOST_THREADS)
         return made
 
     def __call__(self, x: Tensor, slot: int = 0, start: int = 0, needed: int = 0) -> Tensor:
@@ -76,7 +82,8 @@ class FusedForward:
         """
         rows, shape, weights = x.shape[0], self._shape, self._weights
         # The compiled function checks no bounds.
-        assert start + rows <= self._context, "the prompt is longer than the model's context"
+        assert 0 <= start <= self._context - rows, "the prompt is longer than the model's context"
+        assert 0 <= slot < self._cached[0].shape[1], "there is no such slot"
         assert x.is_contiguous() and (self._causal or not start)
         shared = self._module.shared(rows, start, shape.n_head, shape.head_size)
         room = shared[1].shape[3]

@@ -1,9 +1,12 @@
 """Threads that lend a hand with a piece of work that whoever is there divides among themselves.
 
 The work is a compiled function that holds no lock and takes its pieces from a common count: see
-`int8_tiles`. Who calls does not wait for helpers, which may come late and find nothing to do.
+`int8_tiles`. Who calls does not wait for helpers, which may come late and find nothing to do, or
+not be had at all.
 """
 
+import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +14,14 @@ from typing import Any
 
 import torch
 
-_MOST_THREADS = 8  # before that many, memory gives out no more
+log = logging.getLogger(__name__)
 
 
 class Helpers:
-    """As many as torch's threads, less the one that calls."""
+    """As many as torch's threads, `most` at most, less the one that calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, most: int) -> None:
+        self._name, self._most = name, most
         self._helpers: list[_Helper] = []
 
     def run(
@@ -25,29 +29,45 @@ class Helpers:
     ) -> None:
         """work(*args, own(thread)) here, which is thread 0, and in each helper that is free.
 
-        Raises what a helper met with in an earlier call.
+        Raises what a helper met with in an earlier call, and has then begun nothing.
         """
-        others = min(torch.get_num_threads(), _MOST_THREADS) - 1
+        others = min(torch.get_num_threads(), self._most) - 1
         while len(self._helpers) < others:
-            self._helpers.append(_Helper())
+            self._helpers.append(_Helper(self._name))
+        for helper in self._helpers:
+            helper.settle()
         for thread, helper in enumerate(self._helpers[:others], 1):
-            helper.help(work, *args, own(thread))
+            if helper.is_free:
+                helper.help(work, *args, own(thread))
         work(*args, own(0))
 
 
 class _Helper:
     """A thread that lends a hand where it is free in time."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "decode")
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
         self._waiting: deque[Future[None]] = deque()
 
-    def help(self, work: Callable[..., None], *args: Any) -> None:
-        """Begin as soon as the last one is over; not at all when one waits for that already.
-
-        Raises what one that is over failed with.
-        """
+    def settle(self) -> None:
+        """Forget what is over; raises what it failed with."""
         while self._waiting and self._waiting[0].done():
             self._waiting.popleft().result()
-        if len(self._waiting) < 2:
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it could begin as soon as what it does now is over: no other work waits."""
+        return len(self._waiting) < 2
+
+    def help(self, work: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: others do the work
             self._waiting.append(self._pool.submit(work, *args))
+
+
+def tried(call: Callable[[], Any]) -> None:
+    """Compile by a first call; raises what the compiler does."""
+    try:
+        call()
+    except OSError as error:  # compiled, but not kept: the second call finds it
+        log.info("What was compiled could not be kept for the next start: %s", error)
+        call()

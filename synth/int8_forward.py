@@ -99,18 +99,18 @@ def _soften(scores, live, shares):
 
 
 @njit(**OPTIONS)
-def _attend(queries, keys, values, first, rows, begin, causal, scores, shares, out):
+def _attend(queries, keys, values, first, rows, begin, causal, scores, shares, found, seen, out):
     """Rows [first, first + rows) look back; out (B, C).
 
     queries (T, C), scaled; keys (H, D / G, P, G) and values (H, P / G, D, G), all DTYPE. Row r is
     at position begin + r and sees those up to it where `causal`, else all `begin` ones.
-    scores (_ROWS, P) float32, shares (_ROWS, P) DTYPE: to work in.
+    scores (_ROWS, P) float32, shares (_ROWS, P) DTYPE, found (_ROWS, _PAIR) and seen (_ROWS,)
+    float32: to work in.
     """
     heads, words, room = keys.shape[0], keys.shape[1], keys.shape[2]
     size = words * G
     width = heads * size
     item = 4 // G
-    found, seen = np.empty((_ROWS, _PAIR), np.float32), np.empty(_ROWS, np.float32)
     for h in range(heads):
         for r in range(0, rows, _ROWS):
             count = min(_ROWS, rows - r)
@@ -218,7 +218,9 @@ def forward(
     rows = len(x)
     cached_keys, cached_values = cached
     queries, keys, values = shared
-    whole, inner_whole, inner, attended, most, buffer, gated, scores, shares, sums = own
+    whole, inner_whole, inner, attended, most, buffer, gated, scores, shares, found, seen, sums = (
+        own
+    )
     layers, width = len(norms), x.shape[1]
     blocks, old = (rows + BLOCK - 1) // BLOCK, (start + BLOCK - 1) // BLOCK
     begin = start if causal else rows
@@ -255,6 +257,8 @@ def forward(
                     causal,
                     scores,
                     shares,
+                    found,
+                    seen,
                     attended,
                 )
                 scale = scales[1][layer], scales[2][layer], scales[3][layer]
@@ -336,5 +340,7 @@ def own(room: int, width: int) -> tuple[np.ndarray, ...]:
         np.empty(4 * width, np.float32),
         np.empty((_ROWS, room), np.float32),
         np.zeros((_ROWS, room), DTYPE),
+        np.empty((_ROWS, _PAIR), np.float32),
+        np.empty(_ROWS, np.float32),
         np.empty((BLOCK, _COLUMNS), np.int32),
     )

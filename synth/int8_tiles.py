@@ -220,7 +220,9 @@ def kept(*others: ModuleType) -> Callable[[Any], Any]:
             function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
             return njit(cache=True, **OPTIONS)(function)
         except (OSError, RuntimeError) as error:
-            log.info("A decode step is compiled at each start, for it cannot be kept: %s", error)
+            log.info(
+                "%s is compiled at each start: it cannot be kept: %s", function.__name__, error
+            )
             return njit(**OPTIONS)(function)
 
     return compiled

@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.helpers import tried
+
 log = logging.getLogger(__name__)
 
-WITHOUT_KERNELS = "decode steps in 8 bits are made of torch's operations, which takes longer"
+_WITHOUT_KERNELS = "clips in 8 bits are made of torch's operations, which takes longer"
 
 _X_MOST = 127  # rows of x are scaled to [-127, 127]
 _X_ZERO = 128  # and moved up to be uint8: without AMX, oneDNN has no fast product of signed x
@@ -179,9 +181,9 @@ def int8_kernels() -> ModuleType | None:
 
         if not int8_kernels.LANES:
             return None
-        int8_kernels.try_out()
+        tried(int8_kernels.try_out)
     except Exception as error:  # whatever a compiler may raise: only speed is lost
-        log.warning("Numba made no products (%s): %s.", error, WITHOUT_KERNELS)
+        log.warning("Numba made no products (%s): %s.", error, _WITHOUT_KERNELS)
         return None
     return int8_kernels
 

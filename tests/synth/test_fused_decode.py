@@ -150,6 +150,12 @@ def test_a_helper_that_is_late_is_not_waited_for(
     late: list[Callable[[], None]] = []
 
     class Late:
+        is_free = True
+
+        def __init__(self, *_: object) -> None: ...
+
+        def settle(self) -> None: ...
+
         def help(self, step: Callable[..., None], *args: object) -> None:
             late.append(partial(step, *args))
 
