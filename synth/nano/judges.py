@@ -7,7 +7,7 @@ so PocketSphinx, which shares nothing with it, is asked too.
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.machinery import ModuleSpec
 from importlib.resources import files
@@ -29,12 +29,56 @@ def to_16k(audio: np.ndarray) -> np.ndarray:
     return resample_poly(audio, 2, 3).astype(np.float32)
 
 
+def _spelled(figures: str) -> str:
+    return " ".join(number_words(int(c)) for c in figures if c.isdigit())
+
+
+def _ordinal(n: int) -> str:
+    rest, _, last = f" {number_words(n)}".rpartition(" ")
+    return f"{rest} {_ORDINALS.get(last) or re.sub('y$', 'ie', last) + 'th'}"
+
+
+_ORDINALS = {
+    **{"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth"},
+    **{"nine": "ninth", "twelve": "twelfth"},
+}
+_SIGNS = {"$": ("dollars", "cents"), "€": ("euros", "cents"), "£": ("pounds", "pence")}
+
+
+def _money(m: re.Match[str]) -> str:
+    sign, whole, part, unit = m.groups()
+    large, small = _SIGNS[sign]
+    if unit:
+        return f"{whole}{'.' + part if part else ''} {unit} {large}"
+    return f"{whole} {large}" + (f" and {part} {small}" if part else "")
+
+
+# Patterns of lower-case text and what they become, in this order; plain numbers come last.
+_READINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"\[[^\]]*\]|♪", " "),
+    (r"(\d),(\d)", r"\1\2"),
+    (r"\b([ap])\.\s?m\b\.?", r"\1m"),
+    (r"(\d{1,2}):00\b", r"\1 "),
+    (r"(\d{1,2}):0(\d)\b", r"\1 oh \2"),
+    (r"(\d{1,2}):(\d\d)\b", r"\1 \2"),
+    (r"(?:\b\d{3}-)?\b\d{3}-\d{4}\b", lambda m: _spelled(m.group())),
+    (r"([$€£])\s?(\d+)(?:\.(\d\d))?(?:\s(thousand|million|billion))?\b", _money),
+    (r"(\d)\.(\d+)", lambda m: f"{m.group(1)} point {_spelled(m.group(2))}"),
+    (r"%|\bper cent\b", " percent"),
+    (r"\b0\d+\b|\d{7,}", lambda m: _spelled(m.group())),
+    (r"(\d{1,6})(?:st|nd|rd|th)\b", lambda m: _ordinal(int(m.group(1)))),
+    (r"\d{1,6}", lambda m: f" {number_words(int(m.group()))} "),
+    (r"[-—]", " "),
+    (r"[^a-z ]", ""),
+)
+
+
 def words(text: str) -> list[str]:
     """What counts in a comparison: lower case, numbers in words, no punctuation, no cues."""
-    text = re.sub(r"\[[^\]]*\]|♪", " ", text.lower())
-    text = re.sub(r"(\d),(\d)", r"\1\2", text).replace("-", " ").replace("—", " ")
-    text = re.sub(r"\d{1,6}", lambda m: f" {number_words(int(m.group()))} ", text)
-    return re.sub(r"[^a-z ]", "", text).split()
+    text = text.lower()
+    for pattern, reading in _READINGS:
+        text = re.sub(pattern, reading, text)
+    return text.split()
 
 
 def distance(a: Sequence[str], b: Sequence[str]) -> int:
