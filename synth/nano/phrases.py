@@ -56,7 +56,7 @@ _ONES = (
     "fifteen sixteen seventeen eighteen nineteen"
 ).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_NAMES = (
+NAMES = (
     "Anna Ben Maria Tom Lucy James Sarah David Emma John Kate Peter Robert Linda Michael Susan "
     "Daniel Laura Kevin Grace Henry Julia Paul Sophie Mark Nancy Oliver Rachel Steven Alex Amy "
     "Andrew Barbara Brian Carlos Carol Charles Chloe Chris Claire Dylan Eddie Elena Ella Eric "
@@ -65,7 +65,7 @@ _NAMES = (
     "Molly Natalie Nathan Nick Nina Noah Nora Omar Patrick Philip Rebecca Rosa Ruby Ryan Sam Sofia "
     "Simon Tara Theo Thomas Tina Tony Vera Victor Violet Walter Wendy William Zoe Yuki Ahmed Priya"
 ).split()
-_THINGS = (
+THINGS = (
     "coffee|a cup of tea|the report|the newspaper|a new phone|the red car|my keys|the garden|"
     "some bread|a glass of juice|the meeting|the music|a good book|the window|this computer|"
     "the kitchen table|an old song|the blue jacket|a sandwich|the train ticket|the camera|"
@@ -75,14 +75,14 @@ _THINGS = (
     "some pizza|a hot shower|the whole story|an email|the password|this channel|a joke|my brother|"
     "the screen|her letter|two tickets|a quiet place|the other team|our server|the first question"
 ).split("|")
-_PLACES = (
+PLACES = (
     "the park|the office|the station|London|the beach|school|the library|New York|the river|"
     "the city center|the airport|Paris|the market|the mountains|the hospital|a restaurant|"
     "California|the village|the museum|home|the bank|Berlin|the bridge|the theater|Tokyo|the gym|"
     "the forest|Chicago|the hotel|the farm|the lake|Texas|the university|the garage|Canada|Spain|"
     "the corner|the castle|the island|Boston|the voice channel|the lobby|the main hall"
 ).split("|")
-_TIMES = (
+TIMES = (
     "today|tomorrow|this morning|tonight|on Monday|on Friday|next week|at noon|in the evening|"
     "this afternoon|next summer|on Sunday|last night|every day|yesterday|right now|soon|"
     "on Tuesday|on Wednesday|on Thursday|on Saturday|in January|in March|in December|at midnight|"
@@ -120,7 +120,7 @@ _SHORT = (
     "Oh my god!|Wow!|Hmm.|Um, wait.|Ready?|Good game!|Next one, please.|Guess what?|Cheers!|"
     "Congratulations!|What's up?|How are you?|I'm fine.|Not bad.|You're welcome.|It's okay."
 ).split("|")
-WORDS = tuple(w for group in (_NAMES, _ADJECTIVES, _VERBS, _WEATHER) for w in group)
+WORDS = tuple(w for group in (NAMES, _ADJECTIVES, _VERBS, _WEATHER) for w in group)
 
 
 def number_words(n: int) -> str:
@@ -140,25 +140,26 @@ def _number(rng: random.Random, below: int = 3000) -> str:
     n = rng.choice(
         (rng.randrange(20), rng.randrange(100), rng.randrange(1000), rng.randrange(below))
     )
-    return str(n) if rng.random() < 0.35 else number_words(n)
+    return f"{n:,}" if rng.random() < 0.35 else number_words(n)
 
 
 def short_phrase(rng: random.Random) -> str:
     """One to four words; now and then with a name, or shouted."""
     text = rng.choice(_SHORT)
     if rng.random() < 0.45:
-        text = f"{text[:-1]}, {rng.choice(_NAMES)}{text[-1]}"
+        text = f"{text[:-1]}, {rng.choice(NAMES)}{text[-1]}"
     return text.upper() if rng.random() < 0.15 else text
 
 
 def phrase(rng: random.Random) -> str:
     """One sentence of the grammar."""
     c = rng.choice
-    n, m, t, u = c(_NAMES), c(_NAMES), c(_THINGS), c(_THINGS)
-    p, w, a, b, v = c(_PLACES), c(_TIMES), c(_ADJECTIVES), c(_ADJECTIVES), c(_VERBS)
+    n, m, t, u = c(NAMES), c(NAMES), c(THINGS), c(THINGS)
+    p, w, a, b, v = c(PLACES), c(TIMES), c(_ADJECTIVES), c(_ADJECTIVES), c(_VERBS)
     who, did, num, num2 = c(_PEOPLE), c(_PAST), _number(rng), _number(rng, 100)
     hour, minute = number_words(rng.randrange(1, 13)), c(("oh five", "fifteen", "thirty", "ten"))
-    digits = " ".join(c(_ONES[:10]) for _ in range(rng.randrange(3, 8)))
+    digits = [rng.randrange(10) for _ in range(rng.randrange(3, 8))]
+    spoken = " ".join(map(c((str, number_words)), digits))
     makers = (
         lambda: f"Hello, my name is {n}.",
         lambda: f"Hello {n}, how are you {w}?",
@@ -174,7 +175,7 @@ def phrase(rng: random.Random) -> str:
         lambda: f"The number is {num}.",
         lambda: f"{num} plus {num2} is {_number(rng)}.",
         lambda: f"There are {num} people at {p}.",
-        lambda: f"My phone number is {digits}.",
+        lambda: f"My phone number is {spoken}.",
         lambda: f"{n} and {m} went to {p} {w}.",
         lambda: f"I think {t} is {c(('very', 'too', 'a bit', 'really', 'not'))} {a}.",
         lambda: f"Do you {v} {t}?",

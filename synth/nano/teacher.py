@@ -163,8 +163,13 @@ def _pulses(phase: np.ndarray, top: float = 11_000.0) -> np.ndarray:
 
 
 def _as_read(text: str) -> str:
-    """Shouted words as words, not letter by letter; a dash as a pause."""
+    """Shouted words as words, not letter by letter; a dash as a pause.
+
+    A full stop behind a figure stands apart: with it, 555-0123 would be no telephone number and
+    3-4 no range to the teacher.
+    """
     text = re.sub(r"\b[A-Z]{2,}(?:'[A-Z]+)?\b", lambda m: m.group().lower(), text)
+    text = re.sub(r"(?<=\d)\.(?=\s|$)", " .", text)
     return text.replace(" — ", ", ")
 
 

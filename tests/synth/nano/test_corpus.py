@@ -1,10 +1,11 @@
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
 
-from synth.nano import corpus
+from synth.nano import corpus, numerals
 from synth.nano.phrases import EASY, number_words, phrase
 from synth.nano.recipe import TEXT, Paths
 from synth.nano.spelling import spell
@@ -48,6 +49,42 @@ def test_held_out_sentences_stay_out(wordnet: Path, tmp_path: Path):
     assert not known & {corpus._key(t) for t in (*held["easy"], *held["rare"])}
     assert max(len(spell(line)) for line in lines) <= TEXT.block
     assert any(line.startswith("[") or line.endswith("]") for line in lines)
+
+
+def test_lines_that_differ_in_a_figure_are_two_lines(wordnet: Path, tmp_path: Path):
+    """Figures were no part of the key: of all sentences "It costs 25 dollars." one was kept."""
+    assert corpus._key("It costs 25 dollars.") != corpus._key("It costs 36 dollars.")
+    assert corpus._key("It's 7:30!") == corpus._key("It’s 7:30.")
+    paths = Paths(tmp_path / "run")
+    corpus.write_corpus(paths, wordnet, 1500, digits=0.9)
+    lines = paths.corpus.read_text().splitlines()
+    costs = [line for line in lines if re.fullmatch(r"It costs \d+ dollars\.", line)]
+    assert len(costs) == len(set(costs)) > 5
+    assert 0.8 < sum(bool(re.search(r"\d", line)) for line in lines) / len(lines) < 0.97
+
+
+def test_figures_change_no_held_out_sentence(wordnet: Path, tmp_path: Path):
+    few, many = Paths(tmp_path / "few"), Paths(tmp_path / "many")
+    corpus.write_corpus(few, wordnet, 300, digits=0.0)
+    corpus.write_corpus(many, wordnet, 300, digits=0.9)
+    assert few.heldout.read_text() == many.heldout.read_text()
+    held = {corpus._key(text) for text in numerals.HELD_OUT}
+    assert not held & {corpus._key(line) for line in many.corpus.read_text().splitlines()}
+
+
+def test_a_corpus_is_written_whole_or_not_at_all(
+    wordnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It was written in place: `data` took a cut one for the whole and went on from it."""
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    paths = Paths(tmp_path / "run")
+    monkeypatch.setattr(corpus.os, "replace", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        corpus.write_corpus(paths, wordnet, 300)
+    assert not paths.corpus.exists()
 
 
 def test_is_the_same_corpus_each_time(wordnet: Path, tmp_path: Path):

@@ -23,6 +23,11 @@ def test_shouting_is_read_as_words():
     assert teacher._as_read("Wait — who?") == "Wait, who?"
 
 
+def test_a_full_stop_is_no_part_of_a_number():
+    """ "555-0123." was "five hundred fifty five, one twenty three" to the teacher."""
+    assert teacher._as_read("Call 555-0123. Now, 3.5.") == "Call 555-0123 . Now, 3.5 ."
+
+
 def test_parts_join_in_whole_frames_and_are_trimmed():
     hop = CODEC.hop
     silence = np.zeros(20 * hop, np.float32)
