@@ -258,6 +258,7 @@ class Bark:
             slots=self._pipeline.slots,
             text_tokens=config.text.block,
             utterance_s=config.max_utterance_s,
+            figures=config.text.figures,
         )
 
 

@@ -17,6 +17,7 @@ from itertools import accumulate
 
 import sentencex
 
+from synth.figures import in_words
 from synth.pace import CUE, weights
 from synth.protocol import Limits
 
@@ -97,7 +98,11 @@ def has_speech(text: str) -> bool:
 
 
 def split_for(text: str, limits: Limits, language: str = "") -> tuple[Utterance, ...]:
-    """The same with the numbers that follow from a worker's limits."""
+    """The same with the numbers that follow from a worker's limits, and what it cannot read put
+    into words before.
+    """
+    if not limits.figures:
+        text = in_words(text)
     most = MOST * min(1.0, limits.utterance_s / _WINDOW_S)
     return split(text, language=language, most=most, most_characters=limits.text_tokens)
 

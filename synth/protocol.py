@@ -168,6 +168,7 @@ class Limits:
     slots: int
     text_tokens: int  # tokens past this are cut
     utterance_s: float  # the longest clip one utterance can be
+    figures: bool = True  # reads numbers in figures; else they become English words
 
 
 @dataclass(frozen=True, kw_only=True)

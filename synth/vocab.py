@@ -52,6 +52,7 @@ class TextNumbers:
     pad: int = 129_595  # pads the text block on the right
     infer: int = 129_599  # "now predict" mark behind the two blocks
     lower_case: bool = False  # only for a tokenizer given as a bare vocab.txt; Bark's BERT is cased
+    figures: bool = True  # reads numbers in figures; else they become English words before
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,10 @@ def load_engine(settings: WorkerSettings) -> Engine:
         voices=voices.infos,
         sample_rate=config.codec.sample_rate,
         limits=Limits(
-            slots=slots, text_tokens=config.text.block, utterance_s=config.max_utterance_s
+            slots=slots,
+            text_tokens=config.text.block,
+            utterance_s=config.max_utterance_s,
+            figures=config.text.figures,
         ),
         device=str(model.device),
         precision=model.precision.name,

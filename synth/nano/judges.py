@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.signal import resample_poly
 
-from synth.nano.phrases import number_words
+from synth.figures import digit_words, number_words, ordinal_words
 
 _RATE = 16_000
 
@@ -29,19 +29,6 @@ def to_16k(audio: np.ndarray) -> np.ndarray:
     return resample_poly(audio, 2, 3).astype(np.float32)
 
 
-def _spelled(figures: str) -> str:
-    return " ".join(number_words(int(c)) for c in figures if c.isdigit())
-
-
-def _ordinal(n: int) -> str:
-    rest, _, last = f" {number_words(n)}".rpartition(" ")
-    return f"{rest} {_ORDINALS.get(last) or re.sub('y$', 'ie', last) + 'th'}"
-
-
-_ORDINALS = {
-    **{"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth"},
-    **{"nine": "ninth", "twelve": "twelfth"},
-}
 _SIGNS = {"$": ("dollars", "cents"), "€": ("euros", "cents"), "£": ("pounds", "pence")}
 
 
@@ -61,12 +48,12 @@ _READINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(\d{1,2}):00\b", r"\1 "),
     (r"(\d{1,2}):0(\d)\b", r"\1 oh \2"),
     (r"(\d{1,2}):(\d\d)\b", r"\1 \2"),
-    (r"(?:\b\d{3}-)?\b\d{3}-\d{4}\b", lambda m: _spelled(m.group())),
+    (r"(?:\b\d{3}-)?\b\d{3}-\d{4}\b", lambda m: digit_words(m.group())),
     (r"([$€£])\s?(\d+)(?:\.(\d\d))?(?:\s(thousand|million|billion))?\b", _money),
-    (r"(\d)\.(\d+)", lambda m: f"{m.group(1)} point {_spelled(m.group(2))}"),
+    (r"(\d)\.(\d+)", lambda m: f"{m.group(1)} point {digit_words(m.group(2))}"),
     (r"%|\bper cent\b", " percent"),
-    (r"\b0\d+\b|\d{7,}", lambda m: _spelled(m.group())),
-    (r"(\d{1,6})(?:st|nd|rd|th)\b", lambda m: _ordinal(int(m.group(1)))),
+    (r"\b0\d+\b|\d{7,}", lambda m: digit_words(m.group())),
+    (r"(\d{1,6})(?:st|nd|rd|th)\b", lambda m: ordinal_words(int(m.group(1)))),
     (r"\d{1,6}", lambda m: f" {number_words(int(m.group()))} "),
     (r"[-—]", " "),
     (r"[^a-z ]", ""),

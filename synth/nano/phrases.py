@@ -2,6 +2,8 @@
 
 import random
 
+from synth.figures import number_words
+
 CUES = (
     *("[laughs]", "[laughter]", "[sighs]", "[gasps]", "[clears throat]", "[music]"),
     *("[laughs]", "[sighs]", "♪"),
@@ -51,11 +53,6 @@ EASY = [
     "See you next week at the same time.",
 ]
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NAMES = (
     "Anna Ben Maria Tom Lucy James Sarah David Emma John Kate Peter Robert Linda Michael Susan "
     "Daniel Laura Kevin Grace Henry Julia Paul Sophie Mark Nancy Oliver Rachel Steven Alex Amy "
@@ -121,19 +118,6 @@ _SHORT = (
     "Congratulations!|What's up?|How are you?|I'm fine.|Not bad.|You're welcome.|It's okay."
 ).split("|")
 WORDS = tuple(w for group in (NAMES, _ADJECTIVES, _VERBS, _WEATHER) for w in group)
-
-
-def number_words(n: int) -> str:
-    """0 <= n < 1,000,000 in words, without "and" or hyphens."""
-    if n < 20:
-        return _ONES[n]
-    if n < 100:
-        return _TENS[n // 10 - 2] + ("" if n % 10 == 0 else " " + _ONES[n % 10])
-    for unit, name in ((1000, "thousand"), (100, "hundred")):
-        if n >= unit:
-            rest = "" if n % unit == 0 else " " + number_words(n % unit)
-            return f"{number_words(n // unit)} {name}{rest}"
-    raise AssertionError("unreachable")
 
 
 def _number(rng: random.Random, below: int = 3000) -> str:

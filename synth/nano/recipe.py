@@ -28,7 +28,12 @@ _CODES = 1024
 _COARSE_PAD = _SEMANTIC + 2 * _CODES
 
 TEXT = TextNumbers(
-    block=_TEXT_BLOCK, offset=_TEXT_OFFSET, pad=_TEXT_PAD, infer=_TEXT_PAD + 1, lower_case=False
+    block=_TEXT_BLOCK,
+    offset=_TEXT_OFFSET,
+    pad=_TEXT_PAD,
+    infer=_TEXT_PAD + 1,
+    lower_case=False,
+    figures=False,
 )
 SEMANTIC = SemanticNumbers(vocab=_SEMANTIC, rate_hz=50.0, pad=_SEMANTIC, max_steps=560)
 COARSE = CoarseNumbers(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from synth.figures import number_words
 from synth.nano import corpus, numerals
-from synth.nano.phrases import EASY, number_words, phrase
+from synth.nano.phrases import EASY, phrase
 from synth.nano.recipe import TEXT, Paths
 from synth.nano.spelling import spell
 
