@@ -7,7 +7,6 @@ sums. Knows nothing of tokens.
 Shape letters: R rows, C width, V outputs of a head.
 """
 
-import logging
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -15,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.helpers import Helpers, tried
+from synth.helpers import Helpers, compiles
 from synth.kv_cache import KVCache
 from synth.linear import Linear, int8_kernels
 from synth.packed import Packed, array, packed
 from synth.transformer import Transformer
-
-log = logging.getLogger(__name__)
 
 _MOST_THREADS = 8  # before that many, memory gives out no more
 
@@ -55,15 +52,9 @@ class FusedDecode:
         weights, module = Packed.of(transformer), int8_kernels()
         if weights is None or module is None:
             return None
-        try:
-            made = cls(module, weights, heads, cache)
-            tried(lambda: made(torch.zeros(1, transformer.shape.width), [0], [0], 0))
-        except Exception as error:  # of a compiler; speed is all that is lost
-            log.warning(
-                "Numba could not compile a step (%s): it is made one product at a time, which "
-                "takes longer.",
-                error,
-            )
+        made = cls(module, weights, heads, cache)
+        first = torch.zeros(1, transformer.shape.width)
+        if not compiles(lambda: made(first, [0], [0], 0), "a step"):
             return None
         made._helpers = Helpers("decode", _MOST_THREADS)
         return made

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from synth.helpers import Helpers, tried
+from synth.helpers import Helpers, compiles
 from synth.kv_cache import KVCache
 from synth.linear import int8_kernels
 from synth.packed import Packed, array
@@ -55,20 +55,13 @@ class FusedForward:
         weights, shape = Packed.of(transformer), transformer.shape
         if weights is None or int8_kernels() is None:
             return None
-        try:
-            from synth import int8_forward as module
+        from synth import int8_forward as module  # which needs Numba
 
-            if not module.fits(shape.width, shape.head_size):
-                log.info("Prompts of width %d are made one product at a time.", shape.width)
-                return None
-            made = cls(module, weights, cache)
-            tried(lambda: made(torch.zeros(1, shape.width)))
-        except Exception as error:  # of a compiler; speed is all that is lost
-            log.warning(
-                "Numba could not compile a prompt (%s): it is made one product at a time, which "
-                "takes longer.",
-                error,
-            )
+        if not module.fits(shape.width, shape.head_size):
+            log.info("Prompts of width %d are made one product at a time.", shape.width)
+            return None
+        made = cls(module, weights, cache)
+        if not compiles(lambda: made(torch.zeros(1, shape.width)), "a prompt"):
             return None
         made._helpers = Helpers("prompt", _MOST_THREADS)
         return made

@@ -71,3 +71,18 @@ def tried(call: Callable[[], Any]) -> None:
     except OSError as error:  # compiled, but not kept: the second call finds it
         log.info("What was compiled could not be kept for the next start: %s", error)
         call()
+
+
+def compiles(call: Callable[[], Any], what: str) -> bool:
+    """Whether `what` can be compiled here, found out by a first call; the log says where not."""
+    try:
+        tried(call)
+    except Exception as error:  # a compiler fails in its own ways: only speed is lost
+        log.warning(
+            "Numba could not compile %s (%s): it is made one product at a time, which takes "
+            "longer.",
+            what,
+            error,
+        )
+        return False
+    return True

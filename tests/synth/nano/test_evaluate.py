@@ -91,7 +91,7 @@ class _Teacher:
 
 
 @pytest.fixture
-def stubs(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def replaced(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     module = types.ModuleType("synth.nano.teacher")
     module.Teacher = _Teacher  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "synth.nano.teacher", module)
@@ -100,20 +100,20 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_model_that_says_nothing_has_a_table(stubs: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_model_that_says_nothing_has_a_table(replaced: pytest.MonkeyPatch, tmp_path: Path):
     """It used to end in numpy's errors: a mean of no ratings, no clips to join."""
-    stubs.setattr(evaluation, "Speaker", _Mute)
+    replaced.setattr(evaluation, "Speaker", _Mute)
     figures = evaluation.evaluate(Paths(tmp_path), tmp_path, seeds=1, easy=3, rare=2)
     assert figures["wer_easy_whisper"] == figures["wer_rare_sphinx"] == 1
     assert not figures.keys() & {"mos", "mos_two_books", "tails", "rtf", "speaker_right"}
     assert "| DistillMOS |  | 2.00 | 3.20 |" in table(figures)
 
 
-def test_every_sentence_is_heard_with_every_seed(stubs: pytest.MonkeyPatch, tmp_path: Path):
+def test_every_sentence_is_heard_with_every_seed(replaced: pytest.MonkeyPatch, tmp_path: Path):
     """Rarer words were asked of one seed, whose figure moves by two points by itself."""
-    stubs.setattr(evaluation, "Speaker", _Talker)
+    replaced.setattr(evaluation, "Speaker", _Talker)
     heard: list[list[str]] = []
-    stubs.setattr(evaluation, "word_errors", lambda said, _: heard.append(said) or 0.0)
+    replaced.setattr(evaluation, "word_errors", lambda said, _: heard.append(said) or 0.0)
     figures = evaluation.evaluate(Paths(tmp_path), tmp_path, seeds=3, easy=2, rare=2)
     assert [len(said) for said in heard] == [6, 2, 6, 2]  # Whisper's and PocketSphinx's of each
     assert figures["mos"] == 2.5

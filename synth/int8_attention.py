@@ -1,0 +1,132 @@
+"""How a block of rows looks back, compiled: the attention of `int8_forward`.
+
+Keys and values are copied into the order that products want. Those multiply bfloat16 where the
+processor does that and adds up in float32, else float32. Knows addresses and sizes, no weights.
+
+Shape letters: T positions, C width, H heads, D head size, B rows of a block, G numbers in 4 bytes
+of what is multiplied (2 or 1), P positions that there is room for.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from synth.int8_arithmetic import OPTIONS, exp, larger, narrow, wide
+from synth.int8_tiles import HAS_BF16, LANES, Kind, tile
+
+ROWS = 8 if LANES == 16 else 4  # of a tile, whose sums fit the processor's registers
+PAIR = 2 * LANES  # columns of a tile
+_KIND = Kind.BF16 if HAS_BF16 else Kind.FLOAT
+G = _KIND.value
+DTYPE = np.uint16 if HAS_BF16 else np.float32
+
+_tile_2, _tile_1 = tile(_KIND, ROWS, 2), tile(_KIND, ROWS, 1)
+
+
+@njit(**OPTIONS)
+def _soften(scores, live, shares):
+    """The softmax of one row's scores (P,), of which `live` count, without its last division.
+
+    shares (P,) DTYPE takes them; returns what they are to be multiplied by.
+    """
+    most = np.float32(-3e38)
+    for t in range(live):
+        most = larger(most, scores[t])
+    whole = np.float32(0.0)
+    for t in range(live):
+        share = exp(scores[t] - most)
+        whole += share
+        shares[t] = narrow(share, shares[0])
+    return np.float32(1.0) / whole
+
+
+@njit(**OPTIONS)
+def _shared(whole, share, share_row, value, value_word, words, to):
+    """A tile of shares times one or, where `whole`, two vectors of values."""
+    if whole:
+        _tile_2(share, share_row, value, value_word, 4 * LANES, words, to, 4 * PAIR)
+    else:
+        _tile_1(share, share_row, value, value_word, 4 * LANES, words, to, 4 * PAIR)
+
+
+@njit(**OPTIONS)
+def attend(queries, keys, values, first, rows, begin, causal, scores, shares, found, seen, out):
+    """Rows [first, first + rows) look back; out (B, C).
+
+    queries (T, C), scaled; keys (H, D / G, P, G) and values (H, P / G, D, G), all DTYPE. Row r is
+    at position begin + r and sees those up to it where `causal`, else all `begin` ones.
+    scores (ROWS, P) float32, shares (ROWS, P) DTYPE, found (ROWS, PAIR) and seen (ROWS,)
+    float32: to work in.
+    """
+    heads, words, room = keys.shape[0], keys.shape[1], keys.shape[2]
+    size = words * G
+    width = heads * size
+    item = 4 // G
+    for h in range(heads):
+        for r in range(0, rows, ROWS):
+            count = min(ROWS, rows - r)
+            end = begin + first + r + count if causal else begin
+            steps = (end + G - 1) // G
+            query = queries.ctypes.data + ((first + r) * width + h * size) * item
+            key = keys[h].ctypes.data
+            for t in range(0, end, PAIR):
+                _tile_2(
+                    query,
+                    width * item,
+                    key + 4 * t,
+                    4 * room,
+                    4 * LANES,
+                    words,
+                    scores.ctypes.data + 4 * t,
+                    4 * room,
+                )
+            for i in range(count):
+                live = begin + first + r + i + 1 if causal else begin
+                seen[i] = _soften(scores[i], live, shares[i])
+                for t in range(live, steps * G):
+                    shares[i, t] = 0
+            value, share = values[h].ctypes.data, shares.ctypes.data
+            for d in range(0, size, PAIR):
+                to = found.ctypes.data
+                _shared(d + PAIR <= size, share, room * item, value + 4 * d, 4 * size, steps, to)
+                for i in range(count):
+                    for j in range(min(PAIR, size - d)):
+                        out[r + i, h * size + d + j] = found[i, j] * seen[i]
+
+
+@njit(**OPTIONS)
+def place(qkv, first, at, cached_keys, cached_values, queries, keys, values):
+    """Put a block's rows qkv (R, 3C) where they are looked at, positions from `at` on.
+
+    cached_keys, cached_values (H, T, D), of which the former has no rows where nothing is kept:
+    the cache; queries, keys, values: see `attend`, what `first` is of them too.
+    """
+    heads, words = keys.shape[0], keys.shape[1]
+    size = words * G
+    width = heads * size
+    down = np.float32(1.0 / math.sqrt(size))
+    for r in range(len(qkv)):
+        for i in range(width):
+            queries[first + r, i] = narrow(qkv[r, i] * down, queries[0, 0])
+    for h in range(heads):
+        for r in range(len(qkv)):
+            t, base = at + r, width + h * size
+            if cached_keys.shape[1]:
+                for d in range(size):
+                    cached_keys[h, t, d] = narrow(qkv[r, base + d], cached_keys[0, 0, 0])
+                    cached_values[h, t, d] = narrow(qkv[r, base + width + d], cached_keys[0, 0, 0])
+            for d in range(size):
+                keys[h, d // G, t, d % G] = narrow(qkv[r, base + d], keys[0, 0, 0, 0])
+                values[h, t // G, d, t % G] = narrow(qkv[r, base + width + d], keys[0, 0, 0, 0])
+
+
+@njit(**OPTIONS)
+def recall(cached_keys, cached_values, first, last, keys, values):
+    """Copy positions [first, last) of the cache to where they are looked at."""
+    heads, size = cached_keys.shape[0], cached_keys.shape[2]
+    for h in range(heads):
+        for t in range(first, last):
+            for d in range(size):
+                keys[h, d // G, t, d % G] = narrow(wide(cached_keys[h, t, d]), keys[0, 0, 0, 0])
+                values[h, t // G, d, t % G] = narrow(wide(cached_values[h, t, d]), keys[0, 0, 0, 0])
