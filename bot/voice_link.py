@@ -124,6 +124,19 @@ class VoiceLink(discord.VoiceClient):
 
 
 class _Connection(VoiceConnectionState):
+    async def _wait_for_state(
+        self,
+        state: ConnectionFlowState,
+        *other_states: ConnectionFlowState,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's own signature
+    ) -> None:
+        # The library waits in a task of its own, which begins a moment after the state was read:
+        # of Discord's two answers, the second coming in that moment was missed, and the attempt
+        # stood still until its time was over.
+        async with asyncio.timeout(timeout):
+            while self.state not in (state, *other_states):
+                await self._state_event.wait()
+
     async def _poll_voice_ws(self, reconnect: bool) -> None:
         try:
             await super()._poll_voice_ws(reconnect)

@@ -14,6 +14,7 @@ import pytest
 import yarl
 from discord.gateway import DiscordVoiceWebSocket, DiscordWebSocket
 from discord.http import Route
+from discord.voice_state import ConnectionFlowState
 
 from bot.opus_source import PacketStream
 from bot.playback import (
@@ -505,6 +506,30 @@ async def test_joining_and_leaving_end_by_their_deadlines_when_discord_is_silent
             await bot.voices.join(seen(bot, server.world.attic))
     assert caught.value.reason is VoiceReason.CONNECT_FAILED
     assert server_guild(bot, server).voice_client is None
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_discords_second_answer_is_seen_however_soon_it_comes(
+    bot: Bot, server: DiscordServer, turns: int
+) -> None:
+    """Three turns of the loop after the first one, it fell into a gap of the library's."""
+    connection = VoiceLink(bot, seen(bot, server.world.lounge))._connection
+    try:
+        connection.state = ConnectionFlowState.set_guild_voice_state
+        both = ConnectionFlowState.got_both_voice_updates
+        waiting = asyncio.create_task(connection._wait_for_state(both))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        connection.state = ConnectionFlowState.got_voice_state_update
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connection.state = both
+        async with asyncio.timeout(1):
+            await waiting
+        with pytest.raises(TimeoutError):
+            await connection._wait_for_state(ConnectionFlowState.connected, timeout=0.01)
+    finally:
+        connection._socket_reader.stop()
 
 
 async def test_an_attempt_without_an_answer_is_tried_again(
