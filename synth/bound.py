@@ -34,7 +34,8 @@ class Fidelity:
 BOUND: Final = Fidelity(divergence=0.01, agreement=0.9)
 
 # Measured on random weights of the small size, whose logits are steep: 200 positions a stage,
-# temperature 0.7, without AMX. Beside AMX int8's fine stage is bf16's.
+# temperature 0.7, without AMX. Beside AMX int8's fine stage is bf16's; without VNNI rows are rounded
+# to 16 bits in all stages, not in semantic alone, and coarse and fine come nearer (0.0048, 0.0027).
 RECORDED: Final[Mapping[str, Mapping[Stage, Fidelity]]] = {
     "bf16": {
         Stage.SEMANTIC: Fidelity(0.0025, 0.975),
@@ -42,7 +43,7 @@ RECORDED: Final[Mapping[str, Mapping[Stage, Fidelity]]] = {
         Stage.FINE: Fidelity(0.0012, 0.969),
     },
     "int8": {
-        Stage.SEMANTIC: Fidelity(0.0108, 0.910),
+        Stage.SEMANTIC: Fidelity(0.0073, 0.920),
         Stage.COARSE: Fidelity(0.0083, 0.943),
         Stage.FINE: Fidelity(0.0057, 0.968),
     },

@@ -95,5 +95,5 @@ class FusedDecode:
 
     def _space(self, thread: int, rows: int) -> tuple[np.ndarray, ...]:
         if (thread, rows) not in self._own:
-            self._own[thread, rows] = self._module.own(rows, self._sizes[0])
+            self._own[thread, rows] = self._module.own(rows, self._sizes[0], self._weights.dtype)
         return self._own[thread, rows]

@@ -7,6 +7,7 @@ Shape letters: T positions, C width.
 """
 
 import logging
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -79,7 +80,7 @@ class FusedForward:
         assert 0 <= slot < self._cached[0].shape[1], "there is no such slot"
         assert x.is_contiguous() and (self._causal or not start)
         shared = self._module.shared(rows, start, shape.n_head, shape.head_size)
-        room = shared[1].shape[3]
+        room = shared[2].shape[2] * shared[2].shape[4]
         work = (
             x.numpy(),
             start,
@@ -96,5 +97,6 @@ class FusedForward:
             self._module.pieces(len(weights.norms)),
         )
         # Made anew for each call: a prompt is rare, and 10 MB are not to be kept for it.
-        self._helpers.run(self._module.forward, work, lambda _: self._module.own(room, shape.width))
+        own = partial(self._module.own, room, shape.width, weights.dtype)
+        self._helpers.run(self._module.forward, work, lambda _: own())
         return x

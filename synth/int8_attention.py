@@ -15,10 +15,10 @@ from numba import njit
 from synth.int8_arithmetic import OPTIONS, exp, larger, narrow, wide
 from synth.int8_tiles import HAS_BF16, LANES, Kind, tile
 
-ROWS = 8 if LANES == 16 else 4  # of a tile, whose sums fit the processor's registers
+ROWS = 8 if LANES == 16 else 6  # of a tile, whose sums fit the processor's registers
 PAIR = 2 * LANES  # columns of a tile
 _KIND = Kind.BF16 if HAS_BF16 else Kind.FLOAT
-G = _KIND.value
+G = _KIND.numbers
 DTYPE = np.uint16 if HAS_BF16 else np.float32
 
 _tile_2, _tile_1 = tile(_KIND, ROWS, 2), tile(_KIND, ROWS, 1)
@@ -54,12 +54,13 @@ def _shared(whole, share, share_row, value, value_word, words, to):
 def attend(queries, keys, values, first, rows, begin, causal, scores, shares, found, seen, out):
     """Rows [first, first + rows) look back; out (B, C).
 
-    queries (T, C), scaled; keys (H, D / G, P, G) and values (H, P / G, D, G), all DTYPE. Row r is
-    at position begin + r and sees those up to it where `causal`, else all `begin` ones.
+    queries (T, C), scaled; keys (H, P / PAIR, D / G, PAIR, G), so that what a tile looks at lies
+    together, and values (H, P / G, D, G), all DTYPE. Row r is at position begin + r and sees those
+    up to it where `causal`, else all `begin` ones.
     scores (ROWS, P) float32, shares (ROWS, P) DTYPE, found (ROWS, PAIR) and seen (ROWS,)
     float32: to work in.
     """
-    heads, words, room = keys.shape[0], keys.shape[1], keys.shape[2]
+    heads, words, room = keys.shape[0], keys.shape[2], scores.shape[1]
     size = words * G
     width = heads * size
     item = 4 // G
@@ -74,8 +75,8 @@ def attend(queries, keys, values, first, rows, begin, causal, scores, shares, fo
                 _tile_2(
                     query,
                     width * item,
-                    key + 4 * t,
-                    4 * room,
+                    key + 4 * t * words,
+                    4 * PAIR,
                     4 * LANES,
                     words,
                     scores.ctypes.data + 4 * t,
@@ -102,7 +103,7 @@ def place(qkv, first, at, cached_keys, cached_values, queries, keys, values):
     cached_keys, cached_values (H, T, D), of which the former has no rows where nothing is kept:
     the cache; queries, keys, values: see `attend`, what `first` is of them too.
     """
-    heads, words = keys.shape[0], keys.shape[1]
+    heads, words = keys.shape[0], keys.shape[2]
     size = words * G
     width = heads * size
     down = np.float32(1.0 / math.sqrt(size))
@@ -117,8 +118,9 @@ def place(qkv, first, at, cached_keys, cached_values, queries, keys, values):
                     cached_keys[h, t, d] = narrow(qkv[r, base + d], cached_keys[0, 0, 0])
                     cached_values[h, t, d] = narrow(qkv[r, base + width + d], cached_keys[0, 0, 0])
             for d in range(size):
-                keys[h, d // G, t, d % G] = narrow(qkv[r, base + d], keys[0, 0, 0, 0])
-                values[h, t // G, d, t % G] = narrow(qkv[r, base + width + d], keys[0, 0, 0, 0])
+                key, value = qkv[r, base + d], qkv[r, base + width + d]
+                keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, keys[0, 0, 0, 0, 0])
+                values[h, t // G, d, t % G] = narrow(value, values[0, 0, 0, 0])
 
 
 @njit(**OPTIONS)
@@ -128,5 +130,6 @@ def recall(cached_keys, cached_values, first, last, keys, values):
     for h in range(heads):
         for t in range(first, last):
             for d in range(size):
-                keys[h, d // G, t, d % G] = narrow(wide(cached_keys[h, t, d]), keys[0, 0, 0, 0])
-                values[h, t // G, d, t % G] = narrow(wide(cached_values[h, t, d]), keys[0, 0, 0, 0])
+                key, value = wide(cached_keys[h, t, d]), wide(cached_values[h, t, d])
+                keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, keys[0, 0, 0, 0, 0])
+                values[h, t // G, d, t % G] = narrow(value, values[0, 0, 0, 0])

@@ -11,36 +11,42 @@ is one place a layer where threads wait for each other.
 Shape letters: T positions, C width, L layers, H heads, D head size, S slots, B rows of a block.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 from synth import int8_arithmetic, int8_attention, int8_tiles
 from synth.int8_arithmetic import (
     OPTIONS,
-    X_ZERO,
     gelu_all,
     norm_and_round,
     round_row,
     scale_sums,
 )
 from synth.int8_attention import DTYPE, PAIR, ROWS, G, attend, place, recall
-from synth.int8_kernels import PADDING
-from synth.int8_tiles import LANES, LINE, Kind, counters, finish, kept, take, tile
+from synth.int8_kernels import PADDING, zeros
+from synth.int8_tiles import LANES, LINE, counters, finish, kept, products, take
 
-BLOCK = 64  # rows; a multiple of ROWS
+BLOCK = 64 if LANES == 16 else 48  # rows; a multiple of ROWS
 _COLUMNS = 8 * LANES  # whose sums are scaled together
 
-_products_2, _products_1 = tile(Kind.INT8, ROWS, 2), tile(Kind.INT8, ROWS, 1)
+_products_2, _products_1 = products(ROWS, 2), products(ROWS, 1)
 
 
 @njit(**OPTIONS)
-def _sums(pair, x, size, weight, to):
-    """A tile of x times one or, where `pair`, two groups of weights, to a buffer of _COLUMNS."""
-    line, row = 4 * LANES, 4 * _COLUMNS
+def _sums(pair, whole, first, weight, to):
+    """A tile of rows from `first` on times one or, where `pair`, two groups of weights.
+
+    The sums go to an address, of a buffer of _COLUMNS.
+    """
+    size, numbers, row = whole.shape[1], 4 // whole.itemsize, 4 * _COLUMNS
+    x_row, word, words = size * whole.itemsize, numbers * LANES, size // numbers
+    x, group = whole.ctypes.data + first * x_row, LANES * size
     if pair:
-        _products_2(x, size, weight, line, LANES * size, size // 4, to, row)
+        _products_2(whole, x, x_row, weight, word, group, words, to, row)
     else:
-        _products_1(x, size, weight, line, LANES * size, size // 4, to, row)
+        _products_1(whole, x, x_row, weight, word, group, words, to, row)
 
 
 @njit(**OPTIONS)
@@ -51,13 +57,13 @@ def _multiply(whole, most, weights, scale, shift, out, add, sums):
     see `int8_arithmetic.scale_sums`; sums (B, _COLUMNS) int32 to work in.
     """
     rows, size = out.shape[0], whole.shape[1]
-    outputs, x, kept_sums = scale.size, whole.ctypes.data, sums.ctypes.data
+    outputs, kept_sums = scale.size, sums.ctypes.data
     for left in range(0, outputs, _COLUMNS):
         right = min(left + _COLUMNS, outputs)
         for column in range(left, right, PAIR):
             weight, to = weights + column * size, kept_sums + 4 * (column - left)
             for r in range(0, rows, ROWS):
-                _sums(column + PAIR <= right, x + r * size, size, weight, to + r * 4 * _COLUMNS)
+                _sums(column + PAIR <= right, whole, r, weight, to + r * 4 * _COLUMNS)
         for r in range(rows):
             scale_sums(
                 sums[r, : right - left],
@@ -192,16 +198,19 @@ def shared(rows: int, start: int, heads: int, size: int) -> tuple[np.ndarray, ..
     room = -(-(start + rows) // PAIR) * PAIR
     return (
         np.zeros((-(-rows // ROWS) * ROWS, heads * size), DTYPE),
-        np.zeros((2, heads, size // G, room, G), DTYPE),
+        np.zeros((2, heads, room // PAIR, size // G, PAIR, G), DTYPE),
         np.zeros((2, heads, room // G, size, G), DTYPE),
     )
 
 
-def own(room: int, width: int) -> tuple[np.ndarray, ...]:
-    """What each thread of a call works in by itself; room: positions, a multiple of PAIR."""
+def own(room: int, width: int, dtype: Any) -> tuple[np.ndarray, ...]:
+    """What each thread of a call works in by itself; room: positions, a multiple of PAIR.
+
+    dtype: what rows are rounded to.
+    """
     return (
-        np.full((BLOCK, width), X_ZERO, np.uint8),
-        np.full((BLOCK, 4 * width), X_ZERO, np.uint8),
+        zeros(BLOCK, width, dtype),
+        zeros(BLOCK, 4 * width, dtype),
         np.empty((BLOCK, 4 * width), np.float32),
         np.empty((BLOCK, width), np.float32),
         np.empty(BLOCK, np.float32),

@@ -1,4 +1,4 @@
-"""One decode step over 8 bit weights as one compiled function, for processors with VNNI.
+"""One decode step over 8 bit weights as one compiled function, for x86 processors with AVX2.
 
 A step of one row does little per weight it reads, so it takes as long as the memory takes to be
 read, if nothing else gets in the way. Here a row is normed, rounded, multiplied, attended and added
@@ -10,8 +10,11 @@ Threads take pieces of a step from a common count and wait for pieces that were 
 thread. A step has sixty places where all must have been done; with threads that meet there (Numba's
 own parallel loops) a step took a hundred times as long on a machine that was busy otherwise.
 
+Rows are rounded to 8 bits, for which newer processors have an instruction (VNNI), or to 16, where
+weights become 16 bits on their way from memory; a step of one row waits for memory either way.
+
 Compiled by Numba when first needed and kept on disk; the products are the processor's own
-instruction, which Numba has no name for. Knows arrays and addresses, no transformer.
+instructions, which Numba has no name for. Knows arrays and addresses, no transformer.
 
 Shape letters: R rows, C width, L layers, S slots, H heads, T positions, D head size, K inputs of a
 product, padded to a multiple of `PADDING`.
@@ -26,36 +29,41 @@ from numba import njit
 from synth import int8_arithmetic, int8_tiles
 from synth.int8_arithmetic import (
     OPTIONS,
-    X_ZERO,
     attend_head,
     gelu_all,
     norm_and_round,
     round_row,
     scale_sums,
+    steps_of,
+    zero_of,
 )
-from synth.int8_tiles import LANES, LINE, Kind, counters, finish, kept, take, tile
+from synth.int8_tiles import HAS_VNNI, LANES, LINE, counters, finish, kept, products, take
 
-PADDING = 16  # bytes a turn of the innermost loop takes at most
+# What rows are rounded to: 8 bits for the fastest products, where the processor has them, or 16,
+# with which next to nothing is lost.
+WIDE: Any = np.int16
+NARROW: Any = np.uint8 if HAS_VNNI else WIDE
+PADDING = 16  # numbers a turn of the innermost loop takes at most
 _SHARE = 1 << 16  # bytes of weights a thread takes at a time
 
-_tile_1: Any = tile(Kind.INT8, 1, turns=4)
-_tile_4: Any = tile(Kind.INT8, 4)
-_tile_8: Any = tile(Kind.INT8, 8)
+_products_1 = products(1, turns=4)
+_products_4 = products(4)
+_products_8 = products(8)
 
 
 @njit(**OPTIONS)
 def _multiply(whole, most, weights, scale, shift, out, add, counter):
     """out (R, out) = or += the products of rounded rows (R, K) and packed weights at an address.
 
-    scale (out,): of an output's weights and of x's step; shift (out,): 128 times their sum.
-    counter: address of what threads share of this piece of work.
+    scale (out,): of an output's weights and of x's step; shift (out,): what 0 is in x times their
+    sum. counter: address of what threads share of this piece of work.
     """
     rows, size = whole.shape
-    first = whole.ctypes.data
+    first, x_row, numbers = whole.ctypes.data, size * whole.itemsize, 4 // whole.itemsize
     groups = (scale.size + LANES - 1) // LANES
     share = max(1, _SHARE // (LANES * size))
     sums = np.empty((8, LANES), np.int32)
-    to, line, words = sums.ctypes.data, 4 * LANES, size // 4
+    to, line, word, words = sums.ctypes.data, 4 * LANES, numbers * LANES, size // numbers
     begin = take(counter, share)
     while begin < groups:
         end = min(begin + share, groups)
@@ -64,16 +72,16 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
             left, right = group * LANES, min((group + 1) * LANES, scale.size)
             r = 0
             while r < rows:
-                x = first + r * size
+                x = first + r * x_row
                 if r + 8 <= rows:
                     count = 8
-                    _tile_8(x, size, weight, line, 0, words, to, line)
+                    _products_8(whole, x, x_row, weight, word, 0, words, to, line)
                 elif r + 4 <= rows:
                     count = 4
-                    _tile_4(x, size, weight, line, 0, words, to, line)
+                    _products_4(whole, x, x_row, weight, word, 0, words, to, line)
                 else:
                     count = 1
-                    _tile_1(x, size, weight, line, 0, words, to, line)
+                    _products_1(whole, x, x_row, weight, word, 0, words, to, line)
                 for k in range(count):
                     scale_sums(
                         sums[k],
@@ -173,10 +181,9 @@ def decode(
 
 
 @kept(int8_arithmetic, int8_tiles)
-def product(x, weights, scale, shift, out):
-    """out (R, O) = x (R, C) float32, rounded, times packed weights at an address."""
+def product(x, whole, weights, scale, shift, out):
+    """out (R, O) = x (R, C) float32 times packed weights at an address; whole: `zeros`."""
     rows = len(x)
-    whole = np.full((rows, (x.shape[1] + PADDING - 1) // PADDING * PADDING), X_ZERO, np.uint8)
     most, counter = np.empty(rows, np.float32), np.zeros((2, LINE // 8), np.int64)
     for r in range(rows):
         most[r] = round_row(x[r], whole[r])
@@ -185,11 +192,15 @@ def product(x, weights, scale, shift, out):
 
 def try_out() -> None:
     """Compile a product, make it once; raises what the compiler does."""
-    one, x = np.ones(1, np.float32), np.ones((1, PADDING), np.float32)
-    weights, out = pack(np.ones((1, PADDING), np.int8)), np.empty((1, 1), np.float32)
-    product(x, weights.ctypes.data, one, np.full(1, X_ZERO * PADDING, np.int32), out)
-    if out[0, 0] != 127 * PADDING:
-        raise RuntimeError(f"a product that is {127 * PADDING} came out as {out[0, 0]}")
+    x, out = np.ones((1, PADDING), np.float32), np.empty((1, 1), np.float32)
+    for dtype in (NARROW, WIDE):
+        whole = zeros(1, PADDING, dtype)
+        weights = pack(np.ones((1, PADDING), np.int8), dtype)
+        scale = np.full(1, 1 / steps_of(whole), np.float32)
+        shift = np.full(1, zero_of(whole) * PADDING, np.int32)
+        product(x, whole, weights.ctypes.data, scale, shift, out)
+        if abs(out[0, 0] - PADDING) > 0.01:
+            raise RuntimeError(f"a product that is {PADDING} came out as {out[0, 0]}")
 
 
 def pieces(layers: int) -> np.ndarray:
@@ -207,11 +218,11 @@ def shared(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray,
     )
 
 
-def own(rows: int, width: int) -> tuple[np.ndarray, ...]:
-    """What each thread of a step works in by itself, for so many rows."""
+def own(rows: int, width: int, dtype: Any) -> tuple[np.ndarray, ...]:
+    """What each thread of a step works in by itself, for so many rows, rounded to `dtype`."""
     return (
-        np.full((rows, padded(width)), X_ZERO, np.uint8),
-        np.full((rows, padded(4 * width)), X_ZERO, np.uint8),
+        zeros(rows, width, dtype),
+        zeros(rows, 4 * width, dtype),
         np.empty(rows, np.float32),
         np.empty(width, np.float32),
         np.empty(4 * width, np.float32),
@@ -219,16 +230,26 @@ def own(rows: int, width: int) -> tuple[np.ndarray, ...]:
 
 
 def padded(size: int) -> int:
-    """Bytes a row of x takes for so many numbers."""
+    """Numbers that a rounded row of so many has room for."""
     return -(-size // PADDING) * PADDING
 
 
-def pack(weight: np.ndarray) -> np.ndarray:
-    """(out, in) int8 -> (groups, K / 4, lanes, 4): as many outputs beside each other as sums fit.
+def zeros(rows: int, size: int, dtype: Any) -> np.ndarray:
+    """Rounded rows (R, K), WIDE or NARROW, of zeros."""
+    whole = np.empty((rows, padded(size)), dtype)
+    whole.fill(zero_of(whole))
+    return whole
 
-    What is missing to whole groups and to K is zero.
+
+def pack(weight: np.ndarray, dtype: Any) -> np.ndarray:
+    """(out, in) int8 -> (groups, K / G, lanes, G): as many outputs beside each other as sums fit.
+
+    G: as many numbers as rows of that dtype have in 4 bytes. What is missing to whole groups and to
+    K is zero.
     """
     out, size = weight.shape
+    numbers = 4 // np.dtype(dtype).itemsize
     whole = np.zeros((-(-out // LANES) * LANES, padded(size)), np.int8)
     whole[:out, :size] = weight
-    return np.ascontiguousarray(whole.reshape(-1, LANES, padded(size) // 4, 4).swapaxes(1, 2))
+    whole = whole.reshape(-1, LANES, padded(size) // numbers, numbers)
+    return np.ascontiguousarray(whole.swapaxes(1, 2))

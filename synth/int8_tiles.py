@@ -30,27 +30,39 @@ log = logging.getLogger(__name__)
 LINE = 64  # bytes that cores pass to each other at once
 
 
-def lanes() -> int:
-    """How many 32 bit sums the processor's instruction for 8 bit products makes; 0: it has none."""
-    features = binding.get_host_cpu_features()
+def _lanes() -> int:
+    """How many 32 bit sums the processor's widest products make; 0: none that are of use here."""
     if getattr(config, "DISABLE_JIT", False):
         return 0
-    if features.get("avx512vnni"):
+    if _FEATURES.get("avx512bw"):
         return 16
-    return 8 if features.get("avxvnni") else 0
+    return 8 if _FEATURES.get("avx2") and _FEATURES.get("fma") else 0
 
 
-LANES = lanes()
-# Whether the processor multiplies bfloat16 and adds up in float32.
-HAS_BF16 = LANES == 16 and bool(binding.get_host_cpu_features().get("avx512bf16"))
+_FEATURES = binding.get_host_cpu_features()
+LANES = _lanes()
+# Whether the processor multiplies numbers of 8 bits and adds up in 32 (VNNI).
+HAS_VNNI = bool(_FEATURES.get("avx512vnni" if LANES == 16 else "avxvnni"))
+# Whether it multiplies bfloat16 and adds up in float32.
+HAS_BF16 = LANES == 16 and bool(_FEATURES.get("avx512bf16"))
 
 
 class Kind(Enum):
-    """What 4 bytes of a, and of each lane of b, hold: 4, 2 or 1 numbers that are added up."""
+    """What is multiplied, and how many numbers of it that are added up 4 bytes of a hold."""
 
-    INT8 = 4  # uint8 in a, int8 in b; sums are int32
-    BF16 = 2
-    FLOAT = 1
+    INT8 = "uint8 in a, int8 in b; sums are int32", 4
+    WIDE = "int16 in a, int8 in b; sums are int32", 2
+    BF16 = "bfloat16; sums are float32", 2
+    FLOAT = "float32", 1
+
+    @property
+    def numbers(self) -> int:
+        return self.value[1]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether sums are int32."""
+        return self in (Kind.INT8, Kind.WIDE)
 
 
 class _BFloat(ir.Type):
@@ -67,11 +79,16 @@ class _BFloat(ir.Type):
 
 
 def _multiply_add(builder: ir.IRBuilder, kind: Kind) -> Callable[[Any, Any, Any], Any]:
-    """A function that writes sum + a * b; a and b as vectors of 32 bit words."""
+    """A function that writes sum + a * b; a as a vector of 32 bit words, b as `_of_b` loads it."""
     word = ir.VectorType(ir.IntType(32), LANES)
-    sums = word if kind is Kind.INT8 else ir.VectorType(ir.FloatType(), LANES)
+    sums = word if kind.is_whole else ir.VectorType(ir.FloatType(), LANES)
+    pairs = ir.VectorType(ir.IntType(16), 2 * LANES)
     of = {
         Kind.INT8: (word, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"),
+        Kind.WIDE: (
+            pairs,
+            "llvm.x86.avx2.pmadd.wd" if LANES == 8 else "llvm.x86.avx512.pmaddw.d.512",
+        ),
         Kind.BF16: (
             ir.VectorType(_BFloat(), 2 * LANES),
             f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}",
@@ -79,14 +96,27 @@ def _multiply_add(builder: ir.IRBuilder, kind: Kind) -> Callable[[Any, Any, Any]
         Kind.FLOAT: (sums, f"llvm.fma.v{LANES}f32"),
     }
     taken, name = of[kind]
-    order = [taken, taken, sums] if kind is Kind.FLOAT else [sums, taken, taken]
+    orders = {Kind.WIDE: [taken, taken], Kind.FLOAT: [taken, taken, sums]}
+    order = orders.get(kind, [sums, taken, taken])
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(sums, order), name)
 
     def write(total, a, b):
         a, b = builder.bitcast(a, taken), builder.bitcast(b, taken)
+        if kind is Kind.WIDE:
+            return builder.add(total, builder.call(function, [a, b]))
         return builder.call(function, [a, b, total] if kind is Kind.FLOAT else [total, a, b])
 
     return write
+
+
+def _of_b(builder: ir.IRBuilder, kind: Kind, address) -> Any:
+    """A vector of b, of which each lane meets one word of a."""
+    if kind is Kind.WIDE:  # its 8 bits become 16 on the way
+        narrow = ir.VectorType(ir.IntType(8), 2 * LANES)
+        loaded = builder.load(builder.inttoptr(address, narrow.as_pointer()), align=1)
+        return builder.sext(loaded, ir.VectorType(ir.IntType(16), 2 * LANES))
+    spread = ir.VectorType(ir.IntType(32), LANES)
+    return builder.load(builder.inttoptr(address, spread.as_pointer()), align=4)
 
 
 def tile(kind: Kind, rows: int, vectors: int = 1, turns: int = 1) -> Any:
@@ -111,14 +141,33 @@ def tile(kind: Kind, rows: int, vectors: int = 1, turns: int = 1) -> Any:
     return intrinsic(function)
 
 
+def products(rows: int, vectors: int = 1, turns: int = 1) -> Any:
+    """The same of whole numbers: a function that takes an array of rounded rows before the rest.
+
+    By what those are, 8 or 16 bits, the tile is of INT8 or of WIDE.
+    """
+
+    def function(typingctx, whole, a, a_row, b, b_word, b_vector, words, out, out_row):
+        kind = Kind.INT8 if whole.dtype == types.uint8 else Kind.WIDE
+
+        def codegen(context, builder, signature, args):
+            _tile_ir(builder, kind, rows, vectors, turns, args[1:])
+            return context.get_dummy_value()
+
+        return types.void(whole, *[types.int64] * 8), codegen
+
+    function.__name__ = f"_products_{rows}_{vectors}"
+    return intrinsic(function)
+
+
 def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: int, args) -> None:
     a, a_row, b, b_word, b_vector, words, out, out_row = args
     word, index = ir.IntType(32), ir.IntType(64)
     spread = ir.VectorType(word, LANES)
-    sums = spread if kind is Kind.INT8 else ir.VectorType(ir.FloatType(), LANES)
+    sums = spread if kind.is_whole else ir.VectorType(ir.FloatType(), LANES)
     nowhere = ir.Constant(spread, ir.Undefined)
     first = ir.Constant(spread, [0] * LANES)
-    nothing = first if kind is Kind.INT8 else ir.Constant(sums, [0.0] * LANES)
+    nothing = first if kind.is_whole else ir.Constant(sums, [0.0] * LANES)
     multiply_add = _multiply_add(builder, kind)
 
     def number(value: int) -> ir.Constant:
@@ -141,7 +190,7 @@ def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: 
     ]
     for turn in range(turns):
         places = [builder.add(lie, builder.mul(b_vector, number(v))) for v in range(vectors)]
-        columns = [builder.load(at(place, spread), align=4) for place in places]
+        columns = [_of_b(builder, kind, place) for place in places]
         offset = builder.mul(builder.add(count, number(turn)), number(4))
         for row in range(rows):
             one = builder.load(at(builder.add(starts[row], offset), word), align=1)
@@ -157,7 +206,7 @@ def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: 
     place.add_incoming(lie, loop)
     builder.cbranch(builder.icmp_signed("<", following, words), loop, done)
     builder.position_at_end(done)
-    add = builder.add if kind is Kind.INT8 else builder.fadd
+    add = builder.add if kind.is_whole else builder.fadd
     for row in range(rows):
         for vector in range(vectors):
             total = held[0][row][vector].incomings[1][0]

@@ -10,9 +10,9 @@ Shape letters: N rows.
 """
 
 import logging
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 _WITHOUT_KERNELS = "clips in 8 bits are made of torch's operations, which takes longer"
 
-_X_MOST = 127  # rows of x are scaled to [-127, 127]
+_W_MOST = 127  # weights are scaled to [-127, 127]
+_X_MOST = 127  # and rows of x too
 _X_ZERO = 128  # and moved up to be uint8: without AMX, oneDNN has no fast product of signed x
 _LEAST = 1e-30  # stands for the largest magnitude of a row of zeros
 # A long x is scaled a few rows at a time, which then stay in a core's cache.
@@ -64,7 +65,7 @@ class Int8Linear(Linear):
         most = int8_limit()
         assert most, "this machine has no exact 8 bit product"
         self.size_out, self._size_in = weight.shape
-        whole, self._scale = _rounded(weight, most)
+        whole, self._scale = _rounded(weight, most, _X_MOST)
         # For a single row, whose time it is that counts.
         self._weight = torch.ops.onednn.qlinear_prepack(whole, [1, self._size_in])
         self._zero = torch.zeros(self.size_out, dtype=torch.int64)
@@ -98,38 +99,58 @@ class Int8Linear(Linear):
 class PackedInt8Linear(Linear):
     """The same, held as `int8_kernels` reads it, which must be there.
 
-    packed, scale (out,), shift (out,): see `int8_kernels`.
+    packed, scale (out,), shift (out,): see `int8_kernels`; dtype: what it rounds rows of x to.
     """
 
     def __init__(self, weight: Tensor) -> None:
         kernels = int8_kernels()
         assert kernels is not None
-        whole, scale = _rounded(weight, _X_MOST)
-        self.size_out = weight.shape[0]
-        self._product = kernels.product
-        self.packed: npt.NDArray[np.int8] = kernels.pack(whole.numpy())
+        self.size_out, size = weight.shape
+        self.dtype: np.dtype[Any] = np.dtype(self._rows(kernels))
+        self._product, self._zeros = kernels.product, partial(kernels.zeros, size=size)
+        nothing = self._zeros(rows=1, dtype=self.dtype)
+        whole, scale = _rounded(weight, _W_MOST, kernels.steps_of(nothing))
+        sums = whole.sum(1, dtype=torch.int32)
+        self.packed: npt.NDArray[np.int8] = kernels.pack(whole.numpy(), self.dtype)
         self.scale: npt.NDArray[np.float32] = scale.numpy()
-        self.shift: npt.NDArray[np.int32] = (_X_ZERO * whole.sum(1, dtype=torch.int32)).numpy()
+        self.shift: npt.NDArray[np.int32] = (kernels.zero_of(nothing) * sums).numpy()
+
+    @staticmethod
+    def _rows(kernels: ModuleType) -> Any:
+        return kernels.NARROW
 
     def __call__(self, x: Tensor) -> Tensor:
         y = torch.empty(x.shape[0], self.size_out)
+        whole = self._zeros(rows=x.shape[0], dtype=self.dtype)
         address = self.packed.ctypes.data
-        self._product(x.contiguous().numpy(), address, self.scale, self.shift, y.numpy())
+        self._product(x.contiguous().numpy(), whole, address, self.scale, self.shift, y.numpy())
         return y
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
         out += self(x)
 
 
-def _rounded(weight: Tensor, most: int) -> tuple[Tensor, Tensor]:
+class PackedWideLinear(PackedInt8Linear):
+    """The same with x rounded to about 13 bits: what is lost is the weights' rounding alone.
+
+    A product of one row takes as long, since it waits for weights; one of many rows up to twice as
+    long, where the processor has products of 8 bits.
+    """
+
+    @staticmethod
+    def _rows(kernels: ModuleType) -> Any:
+        return kernels.WIDE
+
+
+def _rounded(weight: Tensor, most: int, steps: int) -> tuple[Tensor, Tensor]:
     """A weight (out, in) as whole numbers of at most `most`, int8, and their scales (out,).
 
-    With the step of x in these: a kernel may multiply two scales in either order, and those for
-    one row and for several do not agree on it.
+    With the step of x in these, of which `steps` go to its largest magnitude: a kernel may multiply
+    two scales in either order, and those for one row and for several do not agree on it.
     """
     weight = weight.float()
     scale = weight.abs().amax(1).clamp_(min=_LEAST) / most
-    return (weight / scale[:, None]).round_().to(torch.int8), scale / _X_MOST
+    return (weight / scale[:, None]).round_().to(torch.int8), scale / steps
 
 
 def _product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -174,7 +195,7 @@ def int8_limit() -> int:
 def int8_kernels() -> ModuleType | None:
     """The module `synth.int8_kernels`, loaded; None where this processor has no use for it.
 
-    It needs Numba and a processor with VNNI.
+    It needs Numba and a processor with AVX2.
     """
     try:
         from synth import int8_kernels
@@ -190,7 +211,7 @@ def int8_kernels() -> ModuleType | None:
 
 def decoding_linear() -> MakeLinear:
     """What makes 8 bit products for decode steps on this machine."""
-    return PackedInt8Linear if int8_limit() == _X_MOST and int8_kernels() else Int8Linear
+    return PackedInt8Linear if int8_kernels() else Int8Linear
 
 
 def has_fast_bf16() -> bool:

@@ -168,7 +168,7 @@ def build_model(
             checkpoint.tensors(name),
             codebooks=codebooks,
             device=where,
-            precision=picked.fine if codebooks else picked.decoding,
+            precision=getattr(picked, name),
         )
 
     codec_dtype = torch.float64 if picked.name == "fp64" else torch.float32

@@ -152,7 +152,7 @@ def _builder(stage: str, checkpoint: Checkpoint, device: torch.device) -> Callab
             checkpoint.tensors(stage),
             codebooks=codebooks,
             device=device,
-            precision=picked.fine if codebooks else picked.decoding,
+            precision=getattr(picked, stage),
         )
 
     builders: dict[str, Callable[[], Any]] = {

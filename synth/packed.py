@@ -19,10 +19,12 @@ from synth.transformer import Norm, Transformer
 @dataclass(frozen=True)
 class Packed:
     """weights (L, 4) int64: addresses of c_attn, attn_proj, c_fc, mlp_proj; scales, shifts: four
-    (L, outputs); norms (L, 2, 2, C) and last_norm (2, C): weights and biases.
+    (L, outputs); norms (L, 2, 2, C) and last_norm (2, C): weights and biases; dtype: what rows are
+    rounded to.
     """
 
     transformer: Transformer
+    dtype: np.dtype
     weights: np.ndarray
     scales: tuple[np.ndarray, ...]
     shifts: tuple[np.ndarray, ...]
@@ -39,6 +41,7 @@ class Packed:
         kinds = [[packed(product) for product in kind] for kind in zip(*rows, strict=True)]
         return cls(
             transformer,
+            packed(blocks[0].c_attn).dtype,
             np.array([[packed(product).packed.ctypes.data for product in row] for row in rows]),
             tuple(np.stack([product.scale for product in kind]) for kind in kinds),
             tuple(np.stack([product.shift for product in kind]) for kind in kinds),

@@ -16,6 +16,7 @@ from synth.linear import (
     Linear,
     MakeLinear,
     PackedInt8Linear,
+    PackedWideLinear,
     decoding_linear,
     has_amx,
     has_fast_bf16,
@@ -53,7 +54,8 @@ class Precision:
     """A resolved precision: never "auto"."""
 
     name: str
-    decoding: StagePrecision  # semantic and coarse: a row at a time, bound by reading weights
+    semantic: StagePrecision  # a row at a time, bound by reading weights
+    coarse: StagePrecision  # the same, and a prompt for every few steps
     fine: StagePrecision  # a window at a time, bound by multiplying
 
 
@@ -79,19 +81,25 @@ def pick_precision(name: str, device: torch.device, *, weights: int | None = Non
         raise InvalidRequest(f"Precision {name} is not for {device.type}; use auto or fp32.")
     if name != "int8":
         stage = _plain(_DTYPES[name], device)
-        return Precision(name, stage, stage)
-    if not int8_limit():
-        raise InvalidRequest(
-            "This machine or build of torch has no 8 bit products (oneDNN on x86); use fp32."
-        )
+        return Precision(name, stage, stage, stage)
     # Activations stay single precision: what int8 saves is the reading of weights. The table of
     # the text stage is as large as all its blocks in 8 bits; a row of it is read a step.
-    linear, table = decoding_linear(), torch.bfloat16
-    cache = torch.bfloat16 if linear is PackedInt8Linear else _half_cache()
-    decoding = StagePrecision(torch.float32, cache, linear, table)
+    linear = text = decoding_linear()
+    cache = _half_cache()
+    if linear is PackedInt8Linear:
+        # The stage with the steepest distributions, and one prompt a clip: what it costs to round
+        # its rows to 16 bits is hardly seen.
+        text, cache = PackedWideLinear, torch.bfloat16
+    elif not int8_limit():
+        raise InvalidRequest(
+            "This machine or build of torch has no 8 bit products (AVX2 on x86); use fp32."
+        )
+    semantic, coarse = (
+        StagePrecision(torch.float32, cache, made_by, torch.bfloat16) for made_by in (text, linear)
+    )
     if has_amx() or (has_fast_bf16() and linear is Int8Linear):
-        return Precision(name, decoding, _plain(torch.bfloat16, device))
-    return Precision(name, decoding, StagePrecision(torch.float32, cache, linear))
+        return Precision(name, semantic, coarse, _plain(torch.bfloat16, device))
+    return Precision(name, semantic, coarse, StagePrecision(torch.float32, cache, linear))
 
 
 def _automatic(device: torch.device, weights: int | None) -> str:
@@ -100,7 +108,7 @@ def _automatic(device: torch.device, weights: int | None) -> str:
         major, _ = torch.cuda.get_device_capability(device)
         return "bf16" if major >= 8 else "fp16"
     if device.type == "cpu" and (weights is None or weights >= SMALL_WEIGHTS):
-        fast = {"int8": int8_limit() > 0, "bf16": has_fast_bf16()}
+        fast = {"int8": decoding_linear() is PackedInt8Linear, "bf16": has_fast_bf16()}
         for name in _FASTEST_FIRST:
             if fast[name] and bound.admits(bound.RECORDED[name]):
                 return name

@@ -22,11 +22,11 @@ from synth.vocab import ModelConfig, TransformerShape
 _READ_BYTES = 1 << 29  # far more than any cache
 _ROWS, _WIDTH = 1024, 1024  # of the products that are timed: the fine stage's
 
-# Bytes of a weight and of a cached number, and which rate decode steps and windows go at.
+# Bytes of a weight and of a cached number, and how products may be made: the quickest way counts.
 _PRECISIONS = {
-    "fp32": (4, 4, "fp32", "fp32"),
-    "bf16": (2, 2, "bf16", "bf16"),
-    "int8": (1, 2, "int8", "bf16"),
+    "fp32": (4, 4, ("fp32",)),
+    "bf16": (2, 2, ("bf16", "fp32")),
+    "int8": (1, 2, ("int8", "bf16", "fp32")),
 }
 
 
@@ -170,12 +170,11 @@ def work(case: Case, config: ModelConfig, precision: str) -> dict[Stage, Work]:
 
 def floors(case: Case, config: ModelConfig, precision: str, rates: Rates) -> dict[Stage, float]:
     """The least seconds of each stage of a case at those rates."""
-    _, _, step_rate, window_rate = _PRECISIONS[precision]
-    rate = {name: rates.flops_s.get(name, rates.flops_s["fp32"]) for name in _PRECISIONS}
+    best = max(rates.flops_s.get(name, 0.0) for name in _PRECISIONS[precision][2])
     seconds: dict[Stage, float] = {}
     for stage, asked in work(case, config, precision).items():
-        # Prefills go through the weights that decode steps do; the codec is single precision.
-        other = {Stage.FINE: window_rate, Stage.CODEC: "fp32"}.get(stage, step_rate)
-        steps = max(asked.read_bytes / rates.bytes_s, asked.step_flops / rate[step_rate])
-        seconds[stage] = steps + asked.flops / rate[other]
+        steps = max(asked.read_bytes / rates.bytes_s, asked.step_flops / best)
+        # The codec is single precision in any case.
+        rate = rates.flops_s["fp32"] if stage is Stage.CODEC else best
+        seconds[stage] = steps + asked.flops / rate
     return seconds

@@ -5,30 +5,48 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synth.linear import int8_kernels, int8_limit
+from synth.linear import int8_kernels
 
 kernels: Any = int8_kernels()
-if kernels is None or int8_limit() != 127:
+if kernels is None:
     pytest.skip("no kernels for this processor", allow_module_level=True)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 13])
 @pytest.mark.parametrize(("size", "outputs"), [(24, 5), (768, 96)])
-def test_products_are_exact_sums(rows: int, size: int, outputs: int) -> None:
+@pytest.mark.parametrize("dtype", {kernels.NARROW, kernels.WIDE})
+def test_products_are_exact_sums(dtype: Any, rows: int, size: int, outputs: int) -> None:
     """Sizes that fill neither a vector nor a turn of the loop; rows for every tile."""
     rng = np.random.default_rng(rows)
     weight = rng.integers(-127, 128, (outputs, size)).astype(np.int8)
-    x = np.full((rows, kernels.padded(size)), 128, np.uint8)
-    x[:, :size] = rng.integers(1, 256, (rows, size))
-    packed = kernels.pack(weight)
+    x = kernels.zeros(rows, size, dtype)
+    steps, zero = kernels.steps_of(x), kernels.zero_of(x)
+    x[:, :size] = rng.integers(zero - steps, zero + steps + 1, (rows, size))
+    packed = kernels.pack(weight, dtype)
     scale = rng.random(outputs, np.float32)
     most = rng.random(rows, np.float32)
     before = rng.standard_normal((rows, outputs)).astype(np.float32)
-    whole = (x[:, :size].astype(np.int64) - 128) @ weight.T.astype(np.int64)
-    shift = (128 * weight.sum(1, dtype=np.int32)).astype(np.int32)
+    whole = (x[:, :size].astype(np.int64) - zero) @ weight.T.astype(np.int64)
+    shift = (zero * weight.sum(1, dtype=np.int32)).astype(np.int32)
     for add in (False, True):
         out = before.copy()
         counter = kernels.pieces(1)
         kernels._multiply(x, most, packed.ctypes.data, scale, shift, out, add, counter.ctypes.data)
         expected = whole * scale * most[:, None] + (before if add else 0)
-        np.testing.assert_allclose(out, expected, rtol=3e-7, atol=1e-6)
+        np.testing.assert_allclose(out, expected, rtol=3e-7, atol=1e-6 * steps)
+
+
+@pytest.mark.parametrize("size", [16, 768, 3072, 4096])
+def test_the_largest_sum_there_can_be_fits(size: int) -> None:
+    """Rows in 16 bits use up what 32 have for their sum: one step more would turn it around."""
+    x = kernels.zeros(1, size, kernels.WIDE)
+    steps = kernels.steps_of(x)
+    x[:] = steps
+    weight = np.full((1, size), 127, np.int8)
+    out, one = np.empty((1, 1), np.float32), np.ones(1, np.float32)
+    packed = kernels.pack(weight, kernels.WIDE)
+    counter = kernels.pieces(1)
+    nothing = np.zeros(1, np.int32)
+    kernels._multiply(x, one, packed.ctypes.data, one, nothing, out, False, counter.ctypes.data)
+    assert out[0, 0] == np.float32(size * steps * 127)
+    assert steps == 2**15 - 1 or (steps + 1) * size * 127 >= 2**31

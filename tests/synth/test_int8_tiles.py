@@ -16,7 +16,7 @@ if int8_kernels() is None:
 
 from numba import njit
 
-from synth.int8_tiles import HAS_BF16, LANES, Kind, kept, tile
+from synth.int8_tiles import HAS_BF16, HAS_VNNI, LANES, Kind, kept, tile
 
 ROWS, WORDS = 4, 12
 
@@ -28,10 +28,10 @@ def multiplied(kind: Kind, a: np.ndarray, b: np.ndarray, vectors: int) -> np.nda
 
     @njit
     def run(a, b, out):
-        line = 4 * columns
-        function(a, 4 * WORDS, b, line, 4 * LANES, WORDS, out, line)
+        function(a, 4 * WORDS, b, word, word // vectors, WORDS, out, 4 * columns)
 
-    out = np.zeros((ROWS, columns), np.int32 if kind is Kind.INT8 else np.float32)
+    word = b[0].nbytes
+    out = np.zeros((ROWS, columns), np.int32 if kind.is_whole else np.float32)
     run(a.ctypes.data, b.ctypes.data, out.ctypes.data)
     return out
 
@@ -41,11 +41,17 @@ def multiplied(kind: Kind, a: np.ndarray, b: np.ndarray, vectors: int) -> np.nda
 def test_a_tile_is_a_product(kind: Kind, vectors: int) -> None:
     if kind is Kind.BF16 and not HAS_BF16:
         pytest.skip("this processor multiplies no bfloat16")
+    if kind is Kind.INT8 and not HAS_VNNI:
+        pytest.skip("this processor adds up no products of 8 bits in 32")
     rng = np.random.default_rng(vectors)
-    numbers = kind.value
+    numbers = kind.numbers
     shape = (WORDS, vectors * LANES, numbers)
     if kind is Kind.INT8:
         a = rng.integers(0, 256, (ROWS, WORDS * 4)).astype(np.uint8)
+        b = rng.integers(-128, 128, shape).astype(np.int8)
+        exact_a, exact_b = a.astype(np.int64), b.astype(np.int64)
+    elif kind is Kind.WIDE:
+        a = rng.integers(-(2**15), 2**15, (ROWS, WORDS * 2)).astype(np.int16)
         b = rng.integers(-128, 128, shape).astype(np.int8)
         exact_a, exact_b = a.astype(np.int64), b.astype(np.int64)
     elif kind is Kind.BF16:

@@ -9,7 +9,14 @@ from synth import bound, precision
 from synth.bound import BOUND, Fidelity
 from synth.checkpoints import open_checkpoint
 from synth.errors import InvalidRequest
-from synth.linear import Int8Linear, Linear, PackedInt8Linear, int8_limit
+from synth.linear import (
+    Int8Linear,
+    Linear,
+    PackedInt8Linear,
+    PackedWideLinear,
+    int8_kernels,
+    int8_limit,
+)
 from synth.model import build_model, largest_transformer
 from synth.precision import SMALL_WEIGHTS, pick_precision
 from synth.protocol import BUILT_IN_MODEL, Stage
@@ -20,22 +27,31 @@ from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 needs_int8 = pytest.mark.skipif(not int8_limit(), reason="no 8 bit products on this machine")
-
+needs_kernels = pytest.mark.skipif(int8_kernels() is None, reason="no kernels for this processor")
 
 AMX = {"amx_bf16": True, "avx512_bf16": True}
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "name"), [(AMX, "bf16"), ({"avx512_bf16": True}, "bf16"), ({}, "fp32")]
+    ("compiled", "capabilities", "name"),
+    [
+        (True, AMX, "int8"),
+        (True, {}, "int8"),
+        (False, AMX, "bf16"),
+        (False, {"avx512_bf16": True}, "bf16"),
+        (False, {}, "fp32"),
+    ],
 )
 def test_auto_on_a_cpu_is_what_it_is_fast_at_within_the_bound(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], name: str
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, capabilities: dict[str, Any], name: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    made_by = PackedInt8Linear if compiled else Int8Linear
+    monkeypatch.setattr(precision, "decoding_linear", lambda: made_by)
     assert pick_precision("auto", CPU).name == name
 
 
-@needs_int8
+@needs_kernels
 @pytest.mark.parametrize(
     ("within", "name"), [({"int8", "bf16"}, "int8"), ({"bf16"}, "bf16"), (set[str](), "fp32")]
 )
@@ -57,7 +73,7 @@ def test_auto_leaves_a_small_model_and_an_untried_device_in_single_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
-    assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS).name == "bf16"
+    assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS).name in ("int8", "bf16")
     assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS - 1).name == "fp32"
     assert pick_precision("auto", MPS).name == "fp32"
     assert build_model(tiny_checkpoint(), device="cpu").precision.name == "fp32"
@@ -87,6 +103,7 @@ def test_what_a_device_has_not_got_is_named(name: str, device: torch.device) -> 
 
 def test_int8_without_8_bit_products_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "int8_limit", lambda: 0)
+    monkeypatch.setattr(precision, "decoding_linear", lambda: Int8Linear)
     with pytest.raises(InvalidRequest, match="fp32"):
         pick_precision("int8", CPU)
 
@@ -116,8 +133,10 @@ def test_what_int8_adds_follows_the_processor(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(precision, "decoding_linear", lambda: made_by)
     picked = pick_precision("int8", CPU)
-    assert picked.decoding.linear is made_by and picked.decoding.dtype == torch.float32
-    assert picked.decoding.cache_dtype == cache
+    wide = PackedWideLinear if made_by is PackedInt8Linear else made_by
+    for stage, linear in ((picked.semantic, wide), (picked.coarse, made_by)):
+        assert stage.linear is linear and stage.dtype == torch.float32
+        assert stage.cache_dtype == cache
     assert picked.fine.dtype == fine
     assert picked.fine.linear is (Linear if fine == torch.bfloat16 else made_by)
 
