@@ -95,7 +95,7 @@ async def serve(
 
     environment: list[Env] = []
     speaks = settings.synth.model != RANDOM_MODEL
-    sounds = PageSounds() if speaks else None  # nobody is to have noise played at them unasked
+    sounds: PageSounds | None = None
 
     def ear(order: Order, making: Making) -> Ear:
         assert sounds is not None
@@ -108,6 +108,9 @@ async def serve(
     async with open_bot(
         settings, backends=[backend], waiting=waiting, voice=False, ear=ear if speaks else None
     ) as client:
+        if speaks:  # nobody is to have noise played at them unasked
+            ffmpeg = client.services.transcoder.ffmpeg
+            sounds = PageSounds(ffmpeg, target_lufs=settings.voice.loudness_lufs)
         async with simcord.run(client, check_errors=False) as env:
             environment.append(env)
             channel, person = await furnish(env, client, speaks=speaks)

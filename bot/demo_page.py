@@ -36,7 +36,7 @@ class SoundingServer(PreviewServer):
         self._sounds = sounds
 
     async def close(self) -> None:
-        self._sounds.close()
+        await self._sounds.close()
         await super().close()
 
     async def _static(self, request: Any) -> Any:

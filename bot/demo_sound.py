@@ -6,13 +6,17 @@ Knows neither simcord nor Discord.
 """
 
 import asyncio
-import struct
+import logging
 
 import numpy as np
 import numpy.typing as npt
 from aiohttp import web
 
-from synth.audio import StreamGain, VoiceLevels
+from bot.errors import SynthUnavailable
+from bot.live_encoder import LiveEncoder
+from synth.audio import MOST_HELD_DB, FFmpeg, StreamGain, VoiceLevels, encode_live
+
+logger = logging.getLogger(__name__)
 
 SCRIPT = """\
 // Plays what is being made, as soon as the bot's side says that it can be.
@@ -33,61 +37,104 @@ SCRIPT = """\
   }
 })();
 """
-_UNKNOWN = 0xFFFFFFFF  # a WAV's length while it grows
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class PageSound:
     """One clip as a stream. Implements `bot.delivery.Ear`."""
 
-    def __init__(self, sounds: "PageSounds", gain: StreamGain, sample_rate: int) -> None:
+    def __init__(
+        self, sounds: "PageSounds", ffmpeg: FFmpeg, gain: StreamGain, sample_rate: int
+    ) -> None:
         self._sounds = sounds
         self._gain = gain
         self._sample_rate = sample_rate
-        self._made_s = 0.0
-        self.pieces: list[bytes] = [_header(sample_rate)]
+        self._encoder = LiveEncoder(
+            encode_live(sample_rate, ffmpeg=ffmpeg, fmt="wav"), self._append
+        )
+        self._kept: list[npt.NDArray[np.float32]] = []  # what came before it began
+        self._made = 0
+        self.pieces: list[bytes] = []
         self.number = 0  # of those that were begun; 0: not yet
         self.over = False
 
     def hear(self, samples: npt.NDArray[np.float32], needed_s: float) -> None:
-        self._made_s += len(samples) / self._sample_rate
-        loud = np.clip(self._gain(samples), -1, 1)
-        self.pieces.append((loud * 32767).astype("<i2").tobytes())
-        if not self.number and self._made_s >= needed_s:
-            self._sounds.begin(self)
-        self._sounds.tell()
+        self._made += len(samples)
+        self._kept.append(samples)
+        if self.number or self._made >= needed_s * self._sample_rate:
+            self._let_out()
 
     def end(self, *, whole: bool) -> None:
-        self.over = True
         if whole:
+            self._let_out()
             self._gain.finish()
-            if not self.number:
-                self._sounds.begin(self)
+        self._encoder.finish()
+
+    def _let_out(self) -> None:
+        if not self.number:
+            self._sounds.begin(self)
+        if self._kept:
+            self._encoder.feed(self._gain(np.concatenate(self._kept)))
+            self._kept.clear()
+
+    async def encode(self) -> None:
+        """Make the stream, from when it was begun to its end."""
+        try:
+            await self._encoder.run()
+        except SynthUnavailable as problem:  # the clip's file will say so too
+            logger.warning("the page's sound broke off: %s", problem)
+        finally:
+            self.over = True
+            self._sounds.tell()
+
+    def _append(self, data: bytes) -> None:
+        self.pieces.append(data)
         self._sounds.tell()
 
 
 class PageSounds:
     """The clips that were begun, for the page's server; only the newest is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, ffmpeg: FFmpeg, *, target_lufs: float) -> None:
+        self._ffmpeg = ffmpeg
+        self._target_lufs = target_lufs
         self._levels = VoiceLevels()
         self._newest: PageSound | None = None
         self._begun = 0
+        self._encoding: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
 
-    def close(self) -> None:
-        """Let go of every page: a server that closes waits for its answers."""
+    async def close(self) -> None:
+        """Let go of every page, since a server that closes waits for its answers; leave no encoder
+        behind.
+        """
         self._closed = True
         self.tell()
+        encoding = tuple(self._encoding)
+        for task in encoding:
+            task.cancel()
+        await asyncio.gather(*encoding, return_exceptions=True)
 
     def ear(self, voice: str | None, sample_rate: int) -> PageSound:
         """For one clip that is about to be made."""
-        return PageSound(self, StreamGain(self._levels, voice, sample_rate), sample_rate)
+        gain = StreamGain(
+            self._levels,
+            voice,
+            sample_rate,
+            target_lufs=self._target_lufs,
+            held_db=MOST_HELD_DB,
+        )
+        return PageSound(self, self._ffmpeg, gain, sample_rate)
 
     def begin(self, sound: PageSound) -> None:
         self._begun += 1
         sound.number, self._newest = self._begun, sound
+        if not self._closed:
+            task = asyncio.create_task(sound.encode(), name="page sound")
+            self._encoding.add(task)
+            task.add_done_callback(self._encoding.discard)
+        self.tell()
 
     def tell(self) -> None:
         """Something has changed: wake whoever waits."""
@@ -137,10 +184,3 @@ class PageSounds:
         except ConnectionResetError:  # the page was reloaded or closed: nobody listens any more
             pass
         return response
-
-
-def _header(sample_rate: int) -> bytes:
-    """Of a mono WAV of 16 bit whose length is not known."""
-    fmt = struct.pack("<HHIIHH", 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", _UNKNOWN)
-    return b"RIFF" + struct.pack("<I", _UNKNOWN) + body

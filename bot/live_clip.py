@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bot.errors import SynthUnavailable
-from bot.live_encoder import LiveEncoder
+from bot.live_encoder import PacketEncoder
 from bot.opus_source import PACKETS_PER_S, PacketStream
 from synth.audio import MOST_HELD_DB, FFmpeg, Meter, StreamGain, VoiceLevels
 
@@ -54,7 +54,7 @@ class LiveClip:
         self.stream = PacketStream(finished=False)
         self._gain = gain
         self._sample_rate = sample_rate
-        self._encoder = LiveEncoder(ffmpeg, sample_rate, self._append)
+        self._encoder = PacketEncoder(ffmpeg, sample_rate, self._append)
         self._encoding: asyncio.Task[None] | None = None
         self._kept: list[Samples] = []  # what came before it began
         self._made = 0

@@ -1,4 +1,4 @@
-"""One clip's way from samples to Opus packets while it is still being made: one FFmpeg, fed.
+"""One clip's way from samples to an encoded stream while it is still being made: one FFmpeg, fed.
 
 Each clip that is heard while it is made has one, so there are never more than jobs in the works.
 The process is killed when nobody waits for it any more, and always reaped.
@@ -14,22 +14,21 @@ import numpy.typing as npt
 from bot.errors import SynthUnavailable
 from bot.ogg import OggPackets
 from bot.transcode import VOICE_BIT_RATE, packet_ms, reap, start_process
-from synth.audio import FFmpeg, encode_live
+from synth.audio import Command, FFmpeg, encode_live
 
 _READ_BYTES = 65_536
 
 
 class LiveEncoder:
-    """Takes samples with `feed`, hands packets to `on_packets`, both on the loop, neither waiting.
+    """Takes samples with `feed`, hands bytes to `on_bytes`, both on the loop, neither waiting.
 
-    `run` does the work and ends with the stream; cancelling it ends the process.
+    command: of `encode_live`. `run` does the work and ends with the stream; cancelling it ends the
+    process.
     """
 
-    def __init__(
-        self, ffmpeg: FFmpeg, sample_rate: int, on_packets: Callable[[list[bytes]], None]
-    ) -> None:
-        self._command = encode_live(sample_rate, ffmpeg=ffmpeg, channels=2, bit_rate=VOICE_BIT_RATE)
-        self._on_packets = on_packets
+    def __init__(self, command: Command, on_bytes: Callable[[bytes], None]) -> None:
+        self._command = command
+        self._on_bytes = on_bytes
         # Not bounded here: it holds what the job has made and the clip keeps anyway.
         self._input: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -64,16 +63,8 @@ class LiveEncoder:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        pages, headers = OggPackets(), 2  # OpusHead and OpusTags
         while data := await process.stdout.read(_READ_BYTES):
-            packets = pages.feed(data)
-            skipped = min(headers, len(packets))
-            headers -= skipped
-            packets = packets[skipped:]
-            if any(packet_ms(packet) != 20 for packet in packets):
-                raise ValueError("An Opus packet is not 20 ms long.")
-            if packets:
-                self._on_packets(packets)
+            self._on_bytes(data)
 
     async def _write(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -83,6 +74,28 @@ class LiveEncoder:
                 process.stdin.write(data)
                 await process.stdin.drain()
             process.stdin.close()
+
+
+class PacketEncoder(LiveEncoder):
+    """The same into Opus packets for a voice channel, handed to `on_packets`."""
+
+    def __init__(
+        self, ffmpeg: FFmpeg, sample_rate: int, on_packets: Callable[[list[bytes]], None]
+    ) -> None:
+        command = encode_live(sample_rate, ffmpeg=ffmpeg, channels=2, bit_rate=VOICE_BIT_RATE)
+        super().__init__(command, self._take_apart)
+        self._on_packets = on_packets
+        self._pages, self._headers = OggPackets(), 2  # OpusHead and OpusTags
+
+    def _take_apart(self, data: bytes) -> None:
+        packets = self._pages.feed(data)
+        skipped = min(self._headers, len(packets))
+        self._headers -= skipped
+        packets = packets[skipped:]
+        if any(packet_ms(packet) != 20 for packet in packets):
+            raise ValueError("An Opus packet is not 20 ms long.")
+        if packets:
+            self._on_packets(packets)
 
 
 async def _read_all(stream: asyncio.StreamReader | None) -> bytes:

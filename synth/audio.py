@@ -73,6 +73,7 @@ CODEC_SLACK_DB = 4.0
 _BETWEEN_SAMPLES_DB = 0.3  # what a peak between two held samples may be above them
 _LAME_SCALE = 0.95  # what libmp3lame makes of every sample
 _LOST_DB, _MOST_LOST_DB, _TRIES = 0.2, 4.0, 3  # of loudness to a limiter
+_LEAST_KEPT = 0.25  # of what is made up for that
 
 
 class AudioFormat(StrEnum):
@@ -225,6 +226,7 @@ def _behind_limiter(
         return gain, None
     limit_db = PEAK_CEILING_DBTP - PEAK_MARGIN_DB - _BETWEEN_SAMPLES_DB
     gain, aim_lufs = most, loudness.integrated_lufs + 20 * math.log10(most)
+    made_up_db, lost_before_db = 0.0, 0.0
     for _ in range(_TRIES):  # what the limiter takes of the loudness is made up for
         held = yield from measure(
             samples, sample_rate, ffmpeg=ffmpeg, channels=channels, gain=gain, limit_db=limit_db
@@ -232,7 +234,11 @@ def _behind_limiter(
         lost_db = aim_lufs - held.integrated_lufs
         if lost_db < _LOST_DB:
             break
-        gain *= 10 ** (min(lost_db, _MOST_LOST_DB) / 20)
+        # It takes of what is made up, too: of what comes next, as much as of the last.
+        kept = (lost_before_db - lost_db) / made_up_db if made_up_db else 1.0
+        made_up_db = min(lost_db / max(kept, _LEAST_KEPT), _MOST_LOST_DB)
+        lost_before_db = lost_db
+        gain *= 10 ** (made_up_db / 20)
     return gain, limit_db
 
 

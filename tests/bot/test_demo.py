@@ -22,9 +22,12 @@ from bot.demo_pace import PacedBackend
 from bot.demo_page import LivePage, furnish
 from bot.demo_sound import PageSounds
 from bot.errors import StartError
+from synth.audio import TARGET_LUFS, measure, open_ffmpeg, run
 from synth.client import ProcessBackend
 from synth.protocol import RANDOM_MODEL, Cancel, Event, Failed, Progress, Reason, Stage, Submit
 from tests.bot.harness import ScriptedBackend, World, open_world, ready
+from tests.discord_server.recording import read_clip
+from tests.synth.sounds import peaky
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,7 +162,7 @@ async def test_a_page_that_is_reloaded_leaves_the_sound_quietly(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It gave the terminal an error with a traceback: the sound had lost its reader."""
-    sounds = PageSounds()
+    sounds = PageSounds(open_ffmpeg(), target_lufs=TARGET_LUFS)
     async with open_world(tmp_path) as world:
         page = LivePage(world.env, world.channel, world.ada, 0, sounds)
         async with page, aiohttp.ClientSession(page.url.partition("#")[0]) as browser:
@@ -178,7 +181,7 @@ async def test_a_page_that_is_reloaded_leaves_the_sound_quietly(
 
 
 async def test_the_page_hears_a_clip_while_it_is_made(tmp_path: Path) -> None:
-    sounds, worker = PageSounds(), ScriptedBackend(ready())
+    sounds, worker = PageSounds(open_ffmpeg(), target_lufs=TARGET_LUFS), ScriptedBackend(ready())
 
     def ear(order: Order, making: Making) -> Ear:
         return sounds.ear(order.request.voice, making.sample_rate)
@@ -205,8 +208,7 @@ async def test_the_page_hears_a_clip_while_it_is_made(tmp_path: Path) -> None:
                 worker.sound(tone, chunk=10)
                 worker.done(11 * 0.2)
                 data = early + await answer.content.read()
-            assert len(data) == 44 + 2 * 4800 * 11
-            assert 0.1 < np.abs(np.frombuffer(data[44:], "<i2")).max() / 32768 < 1
+            assert len(read_clip(data)) == pytest.approx(11 * 9600, abs=100)
             await world.until(lambda: result.response.attachments)
 
             # A slow one is played when it is whole, and one that is called off not at all.
@@ -230,6 +232,26 @@ async def test_the_page_hears_a_clip_while_it_is_made(tmp_path: Path) -> None:
             assert not waiting.done()
             await page.close()  # at once, whoever waits
             assert (await waiting).status == 503
+
+
+async def test_the_page_is_as_loud_as_a_voice_channel(tmp_path: Path) -> None:
+    """Its peaks were cut off where they passed full scale, and its gain went only as far as the
+    highest peak let it: up to 12 LU below the target.
+    """
+    async with open_world(tmp_path) as world:
+        ffmpeg = open_ffmpeg()
+        sounds = PageSounds(ffmpeg, target_lufs=TARGET_LUFS)
+        page = LivePage(world.env, world.channel, world.ada, 0, sounds)
+        async with page, aiohttp.ClientSession(page.url.partition("#")[0]) as browser:
+            ear = sounds.ear(None, 24_000)
+            for piece in np.split(peaky(5.0, 0.9, seed=1), 10):
+                ear.hear(piece, 0.5)
+            ear.end(whole=True)
+            async with browser.get("/live/sound?number=1") as answer:
+                heard = read_clip(await answer.content.read())
+    loudness = run(measure(heard, 48_000, ffmpeg=ffmpeg))
+    assert loudness.integrated_lufs == pytest.approx(TARGET_LUFS, abs=3)
+    assert np.abs(heard).max() < 0.8  # held, not cut off
 
 
 async def test_the_first_message_says_what_makes_the_noise(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bot import live_encoder
 from bot.errors import SynthUnavailable
-from bot.live_encoder import LiveEncoder
+from bot.live_encoder import PacketEncoder
 from synth.audio import open_ffmpeg
 from tests.discord_server import recording
 from tests.discord_server.recording import Packet
@@ -30,7 +30,7 @@ class Encoding:
         self.packets: list[bytes] = []
         self._came = asyncio.Event()
         ffmpeg = dataclasses.replace(open_ffmpeg(), **options)
-        self.encoder = LiveEncoder(ffmpeg, RATE, self._take)
+        self.encoder = PacketEncoder(ffmpeg, RATE, self._take)
         self.task = asyncio.create_task(self.encoder.run())
 
     def _take(self, packets: list[bytes]) -> None:

@@ -24,7 +24,7 @@ from synth.audio import (
 from synth.errors import InvalidRequest, JobTimeout, SynthError
 from synth.ffmpeg_runner import Command, FFmpeg, execute, probe, run
 from synth.loudness import gain_for
-from tests.synth.sounds import RATE, correlation, decode, meter, sine, speech_like
+from tests.synth.sounds import RATE, correlation, decode, meter, peaky, sine, speech_like
 
 SIGNALS = {
     "speech of 1 s": speech_like(1.0),
@@ -82,6 +82,12 @@ def test_silence_and_short_clips_do_not_explode(seconds: float, tmp_path: Path) 
     path = tmp_path / "short.ogg"
     save(speech_like(max(seconds, 0.01)), RATE, path)
     assert 0.01 < np.abs(decode(path, 48_000)).max() <= 10 ** (-1 / 20)
+
+
+def test_a_clip_of_single_peaks_is_as_loud_as_all_others(tmp_path: Path) -> None:
+    """It stayed 1.2 LU below: the limiter took of what had been made up for it, too."""
+    save(peaky(2.0, 0.7, seed=1), RATE, tmp_path / "clip.wav")
+    assert meter(tmp_path / "clip.wav")[0] == pytest.approx(-16, abs=1)
 
 
 def test_the_gain_of_a_measurement() -> None:
