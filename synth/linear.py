@@ -174,8 +174,11 @@ def int8_limit() -> int:
 def int8_kernels() -> ModuleType | None:
     """The module `synth.int8_kernels`, loaded; None where this processor has no use for it.
 
-    It needs Numba and a processor with VNNI.
+    It needs Numba and a processor with VNNI: without that, neither Numba nor LLVM is loaded, which
+    take 58 MB.
     """
+    if not has_vnni():
+        return None
     try:
         from synth import int8_kernels
 
@@ -197,6 +200,12 @@ def has_fast_bf16() -> bool:
     """Whether this processor multiplies bfloat16 itself; others unpack it first, at a loss."""
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def has_vnni() -> bool:
+    """Whether this processor adds up 8 bit products in 32 bits itself."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_vnni") or found.get("avx_vnni"))
 
 
 def has_amx() -> bool:
