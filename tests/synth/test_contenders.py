@@ -1,11 +1,14 @@
 """The benchmark's contenders do the same work."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import torch
 
+from synth import contenders
 from synth.bench import random_history
-from synth.contenders import NAMES, Case, build
+from synth.contenders import NAMES, Case, build, in_a_folder, open_model
 from synth.linear import int8_limit
 from synth.protocol import Stage
 from tests.synth.tiny import NARROW, tiny_checkpoint
@@ -30,3 +33,17 @@ def test_every_contender_makes_clips_stage_by_stage(name: str, voiced: bool) -> 
 def test_the_length_is_that_of_all_clips() -> None:
     assert Case(250).audio_s(NARROW) == pytest.approx(375 / 75)
     assert Case(250, 8).audio_s(NARROW) == pytest.approx(8 * 375 / 75)
+
+
+def test_random_weights_come_from_files_as_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model leaves in its file was counted as memory, for it had none."""
+    monkeypatch.setattr(contenders, "SIZES", {"small": NARROW})
+    made = open_model("small")
+    with in_a_folder("small") as folder:
+        stored = open_model(folder)
+        assert stored.config == NARROW
+        for name, tensor in stored.tensors("coarse").items():
+            assert torch.equal(tensor, made.tensors("coarse")[name])
+    assert not Path(folder).parent.exists()
+    with in_a_folder("somebody/model") as name:
+        assert name == "somebody/model"
