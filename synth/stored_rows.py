@@ -14,7 +14,7 @@ Shape letters: C width, R rows of the table, N rows asked for.
 import os
 import re
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -136,7 +136,8 @@ class PartlyStored:
         return found
 
 
-Table = Tensor | StoredRows | PartlyStored
+# A Tensor or one of the above: who indexes it need not know which, and who needs more has made it.
+Table = Any
 
 
 def place_of(tensor: Tensor) -> Place | None:

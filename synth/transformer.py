@@ -59,7 +59,7 @@ class Transformer:
     wpe: Tensor  # (context, C)
     blocks: tuple[Block, ...]
     ln_f: Norm
-    heads: tuple[Tensor | StoredRows, ...]  # (output_vocab, C) each; stages slice what they need
+    heads: tuple[Table, ...]  # (output_vocab, C) each; stages slice the rows they need
     precision: StagePrecision  # how stages make products of those rows, and caches
 
     def __call__(self, x: Tensor, attend: Attend) -> Tensor:
@@ -175,7 +175,7 @@ def build_transformer(
             return get(name, precision.table_dtype)
         return PartlyStored(stored[: shape.output_vocab], stored)
 
-    def projection(name: str) -> Tensor | StoredRows:
+    def projection(name: str) -> Table:
         """What stages make products of, once, unless the products hold it as it is."""
         stored = None if precision.linear is Linear else table(name)
         return get(name, precision.table_dtype) if stored is None else stored
