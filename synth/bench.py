@@ -28,6 +28,7 @@ from synth.contenders import (
     SIZES,
     Case,
     config_of,
+    in_a_folder,
     open_model,
     usual,
 )
@@ -152,12 +153,13 @@ def compare(
     """Make every case with every contender, in turn. Lines as it goes, the results at the end."""
     results: Results = {}
     with contextlib.ExitStack() as stack:
+        source = stack.enter_context(in_a_folder(options.model))
         children: list[Child] = []
         for name in options.only:
             if name in BATCHED_PEERS and all(case.jobs == 1 for case in cases):
                 continue  # it would be the same as one by one
             try:
-                child = Child(name, options.model, threads=options.threads, device=options.device)
+                child = Child(name, source, threads=options.threads, device=options.device)
             except InvalidRequest as error:
                 yield f"{name} is left out: {error}"
                 continue

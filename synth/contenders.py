@@ -6,15 +6,18 @@ tables.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from synth import peers
-from synth.checkpoints import open_checkpoint
+from synth.checkpoints import STAGES, open_checkpoint, save_checkpoint
 from synth.coarse import total_steps
 from synth.job import Job
 from synth.linear import has_fast_bf16
@@ -92,6 +95,24 @@ def open_model(source: str, device: str = "cpu") -> Checkpoint:
     if source in SIZES:
         return random_checkpoint(SIZES[source], device=device)
     return open_checkpoint(source)
+
+
+@contextmanager
+def in_a_folder(source: str) -> Iterator[str]:
+    """What `open_model` takes, with random weights of SIZES in a folder of their own meanwhile.
+
+    So they come from where those of people come from, and what stays there takes no memory.
+    Raises InvalidRequest when the disk refuses.
+    """
+    if source not in SIZES:
+        yield source
+        return
+    with TemporaryDirectory(prefix="bark-bench-") as folder:
+        made = random_checkpoint(SIZES[source])
+        stages = {stage: made.tensors(stage) for stage in STAGES}
+        save_checkpoint(Path(folder) / source, made.config, stages, made.tokenizer_file)
+        del made, stages
+        yield str(Path(folder) / source)
 
 
 def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:

@@ -195,8 +195,11 @@ def int8_limit() -> int:
 def int8_kernels() -> ModuleType | None:
     """The module `synth.int8_kernels`, loaded; None where this processor has no use for it.
 
-    It needs Numba and a processor with AVX2.
+    It needs Numba and a processor with AVX2: without that, neither Numba nor LLVM is loaded, which
+    take 58 MB.
     """
+    if not torch.cpu.get_capabilities().get("avx2"):
+        return None
     try:
         from synth import int8_kernels
 

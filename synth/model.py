@@ -3,7 +3,6 @@
 Knows how to build one and which numbers must fit each other; nothing of jobs.
 """
 
-import ctypes
 import logging
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from synth.allocator import loading
 from synth.codec import Codec
 from synth.errors import InvalidRequest
 from synth.memory_plan import MemoryPlan, plan_memory
@@ -172,23 +172,14 @@ def build_model(
         )
 
     codec_dtype = torch.float64 if picked.name == "fp64" else torch.float32
-    model = Model(
-        config=config,
-        semantic=stage("semantic"),
-        coarse=stage("coarse"),
-        fine=stage("fine", config.fine.codebooks),
-        codec=Codec(config, checkpoint.tensors("codec"), device=where, dtype=codec_dtype),
-        tokenizer=tokenizer,
-        device=where,
-        precision=picked,
-    )
-    give_back_memory()
-    return model
-
-
-def give_back_memory() -> None:
-    """Let the allocator return what loading needed for a while; glibc keeps much of it."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass
+    with loading():
+        return Model(
+            config=config,
+            semantic=stage("semantic"),
+            coarse=stage("coarse"),
+            fine=stage("fine", config.fine.codebooks),
+            codec=Codec(config, checkpoint.tensors("codec"), device=where, dtype=codec_dtype),
+            tokenizer=tokenizer,
+            device=where,
+            precision=picked,
+        )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from synth.allocator import loading
 from synth.coarse import CoarseStage
 from synth.errors import InvalidRequest, JobTimeout
 from synth.fine import FineStage
@@ -56,7 +57,7 @@ class Pipeline:
         self.model = model
         self.slots = slots
         self._clock = clock
-        with torch.inference_mode():
+        with torch.inference_mode(), loading():
             self._semantic = SemanticStage(model.semantic, model.config, slots=slots)
             self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
             self._fine = FineStage(model.fine, model.config)

@@ -48,7 +48,8 @@ def max_tokens(sampling: Sampling, config: ModelConfig) -> int:
 def semantic_head(transformer: Transformer, config: ModelConfig) -> Tensor:
     """The rows of the output projection that can be sampled: all tokens, then the end.
 
-    (semantic.vocab + 1, C); a view where the end follows the tokens, as in Bark.
+    (semantic.vocab + 1, C); a view where the end follows the tokens, as in Bark, and the head is in
+    memory.
     """
     head, numbers = transformer.heads[0], config.semantic
     if numbers.pad == numbers.vocab:

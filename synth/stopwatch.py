@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from synth.allocator import give_back_memory
 from synth.contenders import Case, Contender, build, open_model
 from synth.errors import EngineFailed, InvalidRequest
-from synth.model import Checkpoint, give_back_memory
+from synth.model import Checkpoint
 from synth.protocol import Stage
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -20,6 +20,7 @@ from torch import Tensor
 from synth.errors import InvalidRequest
 from synth.linear import Linear
 from synth.precision import StagePrecision
+from synth.stored_rows import PartlyStored, StoredRows, Table
 from synth.vocab import TransformerShape
 
 # (layer, q, k, v) -> y, with q, k, v (N, H, D) and y (N, C)
@@ -54,11 +55,11 @@ class Transformer:
     """One stage's weights. `wtes` and `heads` hold one entry, or one a codebook (fine)."""
 
     shape: TransformerShape
-    wtes: tuple[Tensor, ...]  # (input_vocab, C) each
+    wtes: tuple[Table, ...]  # (input_vocab, C) each
     wpe: Tensor  # (context, C)
     blocks: tuple[Block, ...]
     ln_f: Norm
-    heads: tuple[Tensor, ...]  # (output_vocab, C) each; stages slice the rows they need
+    heads: tuple[Table, ...]  # (output_vocab, C) each; stages slice the rows they need
     precision: StagePrecision  # how stages make products of those rows, and caches
 
     def __call__(self, x: Tensor, attend: Attend) -> Tensor:
@@ -160,6 +161,25 @@ def build_transformer(
         kept = precision.linear is Linear or found.data_ptr() != held.data_ptr()
         return found if kept else found.clone()
 
+    def table(name: str) -> StoredRows | None:
+        """A table of tokens that would not be held as it is stored is left in its file."""
+        held, dtype = tensors[name], precision.table_dtype or precision.dtype
+        if device.type != "cpu" or (precision.linear is Linear and held.dtype == dtype):
+            return None
+        return StoredRows.of(held, dtype)
+
+    def embedding(name: str) -> Table:
+        """Its rows that are drawn, and then fed one a step, are kept in memory all the same."""
+        stored = table(name)
+        if stored is None or shape.output_vocab >= len(stored):
+            return get(name, precision.table_dtype)
+        return PartlyStored(stored[: shape.output_vocab], stored)
+
+    def projection(name: str) -> Table:
+        """What stages make products of, once, unless the products hold it as it is."""
+        stored = None if precision.linear is Linear else table(name)
+        return get(name, precision.table_dtype) if stored is None else stored
+
     def linear(name: str) -> Linear:
         return precision.linear(placed(name))
 
@@ -185,8 +205,8 @@ def build_transformer(
             for book in range(codebooks - 1)
         )
     else:
-        wtes = (get("transformer.wte.weight", precision.table_dtype),)
-        heads = (get("lm_head.weight", precision.table_dtype),)
+        wtes = (embedding("transformer.wte.weight"),)
+        heads = (projection("lm_head.weight"),)
     return Transformer(
         shape=shape,
         wtes=wtes,
