@@ -96,11 +96,14 @@ class ChannelPlayer:
         if self._stopped:
             raise UserError(STOPPED_UNHEARD)
         live = self._live
+        is_dialogue = bool(clip.cast)  # of several voices, which says how loud none of them is
         if self._entering is None or live is None:
-            self._sounds.learn(clip.voice, clip.samples, clip.sample_rate)
+            if not is_dialogue:
+                self._sounds.learn(clip.voice, clip.samples, clip.sample_rate)
             packets = await self._transcoder.opus_packets(clip.samples, clip.sample_rate)
             return await self._enter(PacketStream(packets))
-        live.learn()
+        if not is_dialogue:
+            live.learn()
         try:
             await live.finish()
         except SynthUnavailable as problem:  # there is a clip, and it can be posted

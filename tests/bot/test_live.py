@@ -24,6 +24,7 @@ from bot.app import open_bot
 from bot.client import BarkClient
 from bot.config import Settings
 from bot.store import Outcome
+from synth.audio import VoiceLevels
 from synth.protocol import Played, Reason, Stage
 from tests.bot.harness import Clock, ScriptedBackend, ready
 from tests.discord_server import DiscordServer, recording
@@ -196,6 +197,32 @@ async def test_a_long_text_is_heard_from_its_first_utterance_on(scene: Scene) ->
     await scene.server.answered(asked, lambda i: "seed" in i.content)
     packets = await scene.hearing.end()
     assert len(packets) > 130 and not any(packet.silent for packet in packets)
+
+
+@pytest.mark.parametrize("rtf", [0.1, 3.0])
+async def test_a_dialogue_does_not_tell_how_loud_the_askers_voice_is(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, rtf: float
+) -> None:
+    """Heard while it is made, and when it is whole."""
+    learnt: list[object] = []
+    monkeypatch.setattr(VoiceLevels, "learn", lambda _, voice, meter: learnt.append(voice))
+
+    async def made(text: str, lines: int) -> None:
+        asked = await scene.bark(text=text)
+        for line in range(lines):
+            last = scene.engine.last.job_id
+            scene.make(CLIP_S, rtf)
+            scene.engine.done(CLIP_S)
+            async with asyncio.timeout(10):
+                while line + 1 < lines and scene.engine.last.job_id == last:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+        await scene.server.answered(asked, lambda i: "seed" in i.content)
+        await scene.use("stop")
+
+    await made("Alice: Did you hear that?\nBob: I did.", 2)
+    assert not learnt
+    await made("Hear me", 1)
+    assert learnt
 
 
 async def test_an_engine_that_does_not_keep_up_is_heard_when_the_clip_is_whole(
