@@ -19,6 +19,7 @@ from synth.errors import InvalidRequest, JobTimeout
 from synth.fine import FineStage
 from synth.job import Job
 from synth.model import Model
+from synth.prefill_graphs import WARM_UP_S
 from synth.protocol import (
     Audio,
     Done,
@@ -27,6 +28,7 @@ from synth.protocol import (
     JobEvent,
     Progress,
     Reason,
+    Sampling,
     Stage,
     Submit,
 )
@@ -60,7 +62,8 @@ class Pipeline:
             self._semantic = SemanticStage(model.semantic, model.config, slots=slots)
             self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
             self._fine = FineStage(model.fine, model.config)
-        if graphs and model.device.type == "cuda":
+        self._records = graphs and model.device.type == "cuda"
+        if self._records:
             self._semantic.record_steps()
             self._coarse.record_steps()
         self._jobs: list[Job | None] = [None] * slots
@@ -69,6 +72,15 @@ class Pipeline:
         self._buffered_s: Mapping[str, float] = {}
         most, books = most_steps(model.device), model.config.coarse.codebooks
         self._quanta = {Stage.SEMANTIC: Quantum(1, most), Stage.COARSE: Quantum(books, most)}
+
+    def warm_up(self) -> None:
+        """Make a clip, each stage once at its full shapes: what is loaded, compiled or recorded
+        when it is first needed has been, before anybody waits.
+        """
+        # A few tokens are padded to a whole fine window.
+        seconds = WARM_UP_S if self._records else 0.2
+        sampling = Sampling(max_seconds=seconds, early_stop=False)
+        self.run(Submit(job_id="warm-up", text="Hello", sampling=sampling), None)
 
     @property
     def free(self) -> int:
