@@ -199,7 +199,6 @@ class Pipeline:
             if job.id in told:
                 events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.is_drafted:
-                job.log_prob = self._semantic.log_prob(job.slot, job.semantic)
                 self._jobs[job.slot] = None
                 events.append(job.done())
             if job.stage is None:
@@ -228,7 +227,12 @@ class Pipeline:
         quantum, began = self._quanta[Stage.SEMANTIC], self._clock()
         if job := self._next_prefill(Stage.SEMANTIC, new, bool(ready)):
             self._semantic.start(
-                job.slot, job.text_tokens, job.history, job.sampling, job.utterance
+                job.slot,
+                job.text_tokens,
+                job.history,
+                job.sampling,
+                job.utterance,
+                scored=job.is_draft,
             )
             job.semantic_started = True
             quantum.prefilled(self._clock() - began)
@@ -238,7 +242,12 @@ class Pipeline:
         made = self._semantic.run(k, [job.slot for job in ready])
         quantum.took(k, self._clock() - began)
         for column, job in enumerate(ready):
-            job.add_semantic(made.tokens[:, column], made.ended[:, column])
+            scores = made.log_probs if job.is_draft else None
+            job.add_semantic(
+                made.tokens[:, column],
+                made.ended[:, column],
+                None if scores is None else scores[:, column],
+            )
         return ready
 
     def _coarse_work(self, jobs: list[Job]) -> list[Job]:
