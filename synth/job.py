@@ -26,7 +26,7 @@ from synth.protocol import (
 from synth.request_checks import check_history, check_sampling, check_semantic
 from synth.seeds import derived_seed
 from synth.semantic import max_tokens
-from synth.sound import Sound, chunk_frames
+from synth.sound import Sound
 from synth.vocab import ModelConfig
 
 _FILLED = 0.85  # of a window: what takes longer at an even pace may not end within it
@@ -131,7 +131,7 @@ class Job:
 
     @property
     def _next_frames(self) -> int:
-        return chunk_frames(self.sound.frames, self.fine.final, complete=self.fine.ended)
+        return self.sound.next_frames(self.fine.final, complete=self.fine.ended)
 
     def add_semantic(
         self,
