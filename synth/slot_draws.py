@@ -61,6 +61,7 @@ class SlotDraws:
     ) -> None:
         """dtype: what logits are sampled in."""
         self._end_row = end_row
+        self._dtype = dtype
         self._draws = [Draw(0, 0.0)] * slots
 
         def state(dtype: torch.dtype, fill: float = 0) -> Tensor:
@@ -94,10 +95,20 @@ class SlotDraws:
             scored=any(how.scored for how in draws),
         )
 
-    def sample(self, logits: Tensor, index: slice | Tensor, step: Tensor, rules: Rules) -> Drawn:
+    def noise(self, index: slice | Tensor, step: Tensor, vocab: int) -> Tensor:
+        """What decides the draws of the slots at `index`: (N, vocab), N rows or a multiple of that.
+
+        step (N,): how many tokens each row has sampled, then the rows' next steps.
+        """
+        key = self._key[index]
+        return exponential(fold(key.repeat(len(step) // len(key)), step), vocab, self._dtype)
+
+    def sample(
+        self, logits: Tensor, index: slice | Tensor, noise: Tensor | None, rules: Rules
+    ) -> Drawn:
         """One token a row. logits (R, V), overwritten, of the slots at `index`.
 
-        step (R,): how many tokens each has sampled; addresses the noise.
+        noise: (R, V) of `noise`; None where all rows are greedy.
         """
         unfiltered = logits.log_softmax(-1) if rules.scored else None
         may_end = self._may_end[index]
@@ -109,11 +120,9 @@ class SlotDraws:
         if rules.filter_k:
             logits = keep_top_k(logits, self._top_k[index])
         probabilities: Tensor | None = None
-        if rules.all_greedy:
+        if noise is None:
             row = logits.argmax(-1)
         else:
-            key = fold(self._key[index], step)
-            noise = exponential(key, logits.shape[-1], logits.dtype)
             temperature = self._temperature[index]
             row, probabilities = draw(logits, temperature, noise, greedy=rules.some_greedy)
         log_prob = None if unfiltered is None else unfiltered.gather(1, row[:, None])[:, 0]

@@ -28,6 +28,7 @@ from synth.transformer import Attend, Transformer
 
 # How many slots, the first ones, a masked step works on: the least of these that holds all active.
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_NOISE_STEPS = 16  # recorded steps whose noise is made at once
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,18 @@ class Stepper:
         self.graphs: StepGraphs | None = None
         self.prefills: PrefillGraphs | None = None
         self._kernels: GpuDecode | None = None
+        self._noise: Tensor | None = None  # (_NOISE_STEPS, B, V), of recorded steps
+        self._noise_at = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's
 
     def record_steps(self, record: Record | None = None) -> None:
         """From now on, record masked steps and prefills and replay them. record: None for CUDA
         graphs.
         """
         assert self._masked
-        self.graphs = StepGraphs((self.token, self.position, self.step), record)
+        state = (self.token, self.position, self.step, self._noise_at)
+        self.graphs = StepGraphs(state, record)
+        size = (_NOISE_STEPS, self.slots, self._heads[0].size_out)
+        self._noise = torch.zeros(size, dtype=self._float, device=self._device)
         self.prefills = PrefillGraphs(self._transformer, self.cache, record)
         if self._device.type == "cuda":
             self._kernels = GpuDecode.of(self._transformer, self._heads, self.cache)
@@ -161,6 +167,8 @@ class Stepper:
             self._executing = rows.active
         steps: list[tuple[Tensor, ...]] = []
         for step in range(k):
+            if step % _NOISE_STEPS == 0:
+                self._make_noise(rows)
             steps.append(self._step(rows, step % len(self._heads)))
             for slot in slots:
                 self.live[slot] += 1
@@ -182,6 +190,34 @@ class Stepper:
             index=slice(len(taken)) if first else torch.tensor(taken, device=self._device),
             rules=self._draws.rules(slots),
         )
+
+    def _make_noise(self, rows: "_Rows") -> None:
+        """That of the next steps, where they are recorded: a few dozen small kernels for all of
+        them, in place of as many in each.
+        """
+        if self.graphs is not None and not rows.rules.all_greedy:
+            self.graphs.step(("noise", len(rows.slots)), lambda: self._noise_body(rows))
+
+    def _noise_body(self, rows: "_Rows") -> tuple[Tensor, ...]:
+        assert self._noise is not None
+        ahead, _, vocab = self._noise.shape
+        later = torch.arange(ahead, device=self._device)
+        step = (self.step[rows.index] + later[:, None]).flatten()
+        made = self._draws.noise(rows.index, step, vocab)
+        self._noise[:, rows.index] = made.view(ahead, -1, vocab)
+        self._noise_at.zero_()
+        return (self._noise_at,)
+
+    def _noise_now(self, rows: "_Rows", vocab: int) -> Tensor | None:
+        """(R, V), of the step that is made."""
+        if rows.rules.all_greedy:
+            return None
+        if self._noise is None:
+            return self._draws.noise(rows.index, self.step[rows.index], vocab)
+        noise = self._noise[:, rows.index].index_select(0, self._noise_at)[0]
+        # Round: a step that is recorded is made a few times, and would leave what there is.
+        self._noise_at.add_(1).remainder_(len(self._noise))
+        return noise
 
     def _step(self, rows: "_Rows", turn: int) -> tuple[Tensor, ...]:
         """One step of the rows, by its graph where there is one."""
@@ -214,7 +250,8 @@ class Stepper:
             logits = self._kernels(x, position, turn)
         else:
             logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
-        drawn = self._draws.sample(logits.to(self._float), index, self.step[index], rows.rules)
+        noise = self._noise_now(rows, logits.shape[-1])
+        drawn = self._draws.sample(logits.to(self._float), index, noise, rows.rules)
         row, scores = drawn.row, () if drawn.log_prob is None else (drawn.log_prob,)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])

@@ -165,8 +165,8 @@ def test_the_same_work_for_all_slots_gives_the_same_tokens(recorded: bool) -> No
             s.open(3, Draw(0, 0.0))
             full = ids(9, context)
             s.prefill(3, s.embed(full), 1)
-        for slots in ([1], [0, 2], [0, 1, 2], [2], [0], [1]):
-            one, other = each.run(11, slots), masked.run(11, slots)
+        for slots, k in (([1], 11), ([0, 2], 40), ([0, 1, 2], 11), ([2], 7), ([0], 11), ([1], 11)):
+            one, other = each.run(k, slots), masked.run(k, slots)
             np.testing.assert_array_equal(one.tokens, other.tokens)
             np.testing.assert_array_equal(one.ended, other.ended)
         assert masked.position.tolist() == each.position.tolist()
@@ -181,7 +181,7 @@ def test_what_was_recorded_serves_whoever_comes_next() -> None:
 
     def counted(body: Body, state: Sequence[Tensor]) -> Recorded:
         recorded = play_back(body, state)
-        if recorded.outputs:
+        if len(recorded.outputs) > 1:  # a step: neither a prefill nor noise
             bodies.append(body)
         return recorded
 
