@@ -80,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
     add = p.add_argument
     add("--model", default="small",
         help="small or large with random weights, or a name or folder")  # fmt: skip
-    add("--seconds", type=_positive(float), default=5.0, help="length of a clip")
+    add("--seconds", type=_positive(float),
+        help="length of a clip: 5 by default, on a GPU 10")  # fmt: skip
     add("--jobs", type=_positive(int),
         help=f"clips at once, 1 by default, on a GPU {gpu_bench.JOBS}; peers without a batch make "
         "one, counted so many times")  # fmt: skip
@@ -183,6 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its tables to standard output. Returns an exit status."""
     options = parser().parse_args(argv)
     options.only = options.only or usual(options.device)
+    if options.seconds is None:
+        options.seconds = 10.0 if options.device.startswith("cuda") else 5.0
     torch.set_num_threads(options.threads)
 
     def say(line: str) -> None:

@@ -136,6 +136,7 @@ class CoarseStage:
         self._stepper = Stepper(transformer, heads, offsets, slots=slots)
         self._offsets = np.asarray(offsets, dtype=np.int64)
         self._fed: list[Ids] = [np.zeros(0, dtype=np.int64)] * slots  # ids behind the live cache
+        self._pending = np.zeros(slots, dtype=np.int64)  # the host's mirror of what is fed next
         self.prefilled = 0  # positions computed by prefills so far, for tests and the benchmark
 
     def record_steps(self) -> None:
@@ -170,7 +171,7 @@ class CoarseStage:
         with torch.inference_mode():
             x = self._stepper.embed(window[keep:-1])
             self._stepper.prefill(slot, x, int(window[-1]), start=keep)
-        self._fed[slot] = window[:-1]
+        self._fed[slot], self._pending[slot] = window[:-1], window[-1]
         self.prefilled += len(window) - 1 - keep
 
     def is_prefilled(self, slot: int, window: Ids) -> bool:
@@ -179,10 +180,10 @@ class CoarseStage:
 
     def run(self, k: int, slots: Sequence[int]) -> Ids:
         """k steps, a multiple of the codebooks. Returns (k, R) ids, offsets included."""
-        pending = self._stepper.token[list(slots)].cpu().numpy()
         rows = self._stepper.run(k, slots).tokens
         ids = rows + np.resize(self._offsets, k)[:, None]
         for column, slot in enumerate(slots):
-            fed = [self._fed[slot], pending[column : column + 1], ids[:-1, column]]
+            fed = [self._fed[slot], self._pending[slot : slot + 1], ids[:-1, column]]
             self._fed[slot] = np.concatenate(fed)
+            self._pending[slot] = ids[-1, column]
         return ids

@@ -112,6 +112,8 @@ class _Convolution:
 
     def feed(self, x: Tensor, *, last: bool) -> Tensor:
         fresh = x.shape[-1]
+        if fresh and not self._past:  # a kernel of one input: nothing to keep, nothing to copy
+            return self._conv(x)
         if self._kept is not None:
             x = torch.cat([self._kept, x], -1)
         if not self._started:

@@ -135,25 +135,28 @@ def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:
 class _Marked(Pipeline):
     """A pipeline that marks each piece of work; stages of several jobs overlap."""
 
-    def __init__(self, model: Model, slots: int, mark: Mark) -> None:
-        super().__init__(model, slots=slots)
-        self._mark = mark
+    mark: Mark
 
     def _work(self, stage: Stage, jobs: list[Job]) -> list[JobEvent]:
         events = super()._work(stage, jobs)
-        self._mark(stage)
+        self.mark(stage)
         return events
 
 
 class Ours:
-    """This engine."""
+    """This engine. Its pipeline is kept, as a worker keeps one: a GPU's has recorded its steps."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._pipeline: _Marked | None = None
 
     def make(self, case: Case, mark: Mark) -> int:
         seconds = (case.tokens - 0.5) / self._model.config.semantic.rate_hz
-        pipeline = _Marked(self._model, case.jobs, mark)
+        if self._pipeline is None or self._pipeline.slots != case.jobs:
+            self._pipeline = None  # its caches first: there may not be room for both
+            self._pipeline = _Marked(self._model, slots=case.jobs)
+        pipeline = self._pipeline
+        pipeline.mark = mark
         for seed in range(case.jobs):
             sampling = Sampling(seed=seed, early_stop=False, max_seconds=seconds)
             pipeline.admit(Submit(job_id=str(seed), text=TEXT, sampling=sampling), case.history)

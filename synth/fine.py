@@ -224,7 +224,7 @@ class FineStage:
         temperature = torch.full((count,), job.temperature, device=logits.device).to(logits)
         chunk = _NOISE_ROWS if logits.device.type == "cpu" else count
         picked = [
-            draw(z, t, exponential(k, size, logits.dtype))[0]
+            draw(z, t, exponential(k, size, logits.dtype), greedy=False)[0]
             for z, t, k in zip(
                 logits.split(chunk), temperature.split(chunk), keys.split(chunk), strict=True
             )

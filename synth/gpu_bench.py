@@ -1,8 +1,9 @@
 """What a GPU makes of it: `python -m synth bench --device cuda`, lines as they are measured.
 
 Milliseconds of a decode step by how many clips it makes a step of, beside what reading the weights
-alone would take; a clip from end to end, and its first sound; many clips at once; and the same
-clip by the two other implementations on the same card. All in one process, one after the other.
+alone would take; a clip from end to end, and its first sound; many clips at once; several takes of
+one; and the same clip by the two other implementations on the same card. All in one process, one
+after the other. Each gate of `gpu_gates` is told behind the figures that it is for.
 """
 
 import gc
@@ -10,20 +11,24 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
-from synth import bench_report, first_sound
+from synth import bench_report, first_sound, gpu_gates
 from synth.contenders import TEXT, Case, Contender, Mark, Ours, build
 from synth.errors import InvalidRequest
 from synth.model import Checkpoint, Model, build_model
-from synth.protocol import HistoryPrompt, Sampling, Stage
+from synth.pipeline import Pipeline
+from synth.protocol import Done, HistoryPrompt, Sampling, Stage, Streaming, Submit
 from synth.quantum import most_steps
 from synth.semantic import SemanticStage
+from synth.takes import score
 from synth.vocab import ModelConfig
 
 BATCHES = (1, 2, 4, 8, 16)
 JOBS = 16  # at once, for throughput
+TAKES = 4
 _STEPS = most_steps(torch.device("cuda"))  # a run, as the engine makes them
 _POSITIONS = 400  # live when a step is timed: the middle of a clip
 _COPY_BYTES = 1 << 31
@@ -61,34 +66,42 @@ def lines(
         f"{model.precision.name}, built in {time.perf_counter() - began:.1f} s from weights in "
         "memory"
     )
+    Pipeline(model, slots=jobs).warm_up()
+    _wait(where)
+    yield f"ready for {jobs} clips at once after {time.perf_counter() - began:.1f} s"
     yield ""
-    yield (
-        "ms a semantic step (median; as the engine samples, at "
-        f"{_live_positions(config, repeats)} positions)"
-    )
-    yield "| clips at once | graphs | kernels one by one | reading the weights | first use s |"
-    yield "|---|---:|---:|---:|---:|"
-    least_ms = _weight_bytes(config, model) / bytes_s * 1e3
-    for batch in batches:
-        first_s, graphed_ms = _step_ms(model, batch, True, repeats)
-        _, plain_ms = _step_ms(model, batch, False, 1)
-        yield (f"| {batch} | {graphed_ms:.3f} | {plain_ms:.3f} | {least_ms:.3f} | {first_s:.2f} |")
-    yield ""
-    yield "How soon a clip is heard"
-    yield first_sound.table(list(first_sound.measure(model, history, seconds, repeats=repeats)))
+    yield from _steps(model, batches, _weight_bytes(config, model) / bytes_s * 1e3, repeats)
     yield ""
     yield _row_head()
     ours = Ours(model)
     case = _case(seconds, config, history)
     mine = _clip(ours, case, where, repeats + 1)
     yield _row("this engine", case, config, mine, held)
+    alone_s = mine.wall_s
     if peers and peer_seconds is not None and peer_seconds != seconds:
         case = _case(peer_seconds, config, history)
         mine = _clip(ours, case, where, repeats + 1)
         yield _row("this engine", case, config, mine, held)
     many = _case(seconds, config, history, jobs)
-    yield _row(f"this engine, {jobs} at once", many, config, _clip(ours, many, where, 2), held)
-    del ours, model
+    together = _clip(ours, many, where, 2)
+    yield _row(f"this engine, {jobs} at once", many, config, together, held)
+    if seconds == gpu_gates.CLIP_SECONDS:
+        yield gpu_gates.CLIP.line(alone_s)
+    yield gpu_gates.TOGETHER.line(many.audio_s(config) / together.wall_s)
+    del ours
+    _let_go()
+    yield ""
+    yield "How soon a clip is heard"
+    clips = list(first_sound.measure(model, history, seconds, repeats=repeats))
+    yield first_sound.table(clips)
+    sooner = [clip.first_s for clip in clips if clip.streaming is Streaming.LOW_LATENCY]
+    yield gpu_gates.FIRST_SOUND.line(statistics.median(sooner))
+    yield ""
+    yield from _takes(model, history, seconds)
+    yield ""
+    if peers:
+        yield _row_head()
+    del model
     _let_go()
     for name in peers:
         try:
@@ -101,8 +114,62 @@ def lines(
         theirs = _clip(peer, case, where, 1)
         ratio = theirs.wall_s / mine.wall_s
         yield _row(f"{name} ({ratio:.1f} x this engine's time)", case, config, theirs, held)
+        if name.startswith("transformers"):
+            yield gpu_gates.RATIO.line(ratio)
         del peer
         _let_go()
+
+
+def _steps(model: Model, batches: Sequence[int], least_ms: float, repeats: int) -> Iterator[str]:
+    """A row for each number of clips at once, then their gates."""
+    yield (
+        "ms a semantic step (median; as the engine samples, at "
+        f"{_live_positions(model.config, repeats)} positions)"
+    )
+    yield "| clips at once | graphs | kernels one by one | reading the weights | first use s |"
+    yield "|---|---:|---:|---:|---:|"
+    gates: list[str] = []
+    for batch in batches:
+        first_s, graphed_ms = _step_ms(model, batch, True, repeats)
+        _, plain_ms = _step_ms(model, batch, False, 1)
+        yield f"| {batch} | {graphed_ms:.3f} | {plain_ms:.3f} | {least_ms:.3f} | {first_s:.2f} |"
+        if gate := gpu_gates.STEPS.get(batch):
+            gates.append(gate.line(graphed_ms))
+    yield from gates
+
+
+def _takes(model: Model, history: HistoryPrompt | None, seconds: float) -> Iterator[str]:
+    """A clip, and the best of several drafts of it: what the choice costs."""
+    pipeline = Pipeline(model, slots=TAKES)
+    yield "| takes | wall s | of one take |"
+    yield "|---|---:|---:|"
+    one_s = math.nan
+    for takes in (1, TAKES):
+        _best_of(pipeline, history, seconds, takes)  # warms up
+        wall_s = _best_of(pipeline, history, seconds, takes)
+        one_s = wall_s if takes == 1 else one_s
+        yield f"| {takes} | {wall_s:.2f} | {wall_s / one_s:.2f} |"
+
+
+def _best_of(
+    pipeline: Pipeline, history: HistoryPrompt | None, seconds: float, takes: int
+) -> float:
+    """Seconds until the best of so many takes is a clip, as `synth.recital` chooses."""
+    how = Sampling(seed=0, early_stop=False, max_seconds=seconds)
+    whole = Submit(job_id="whole", text=TEXT, sampling=how)
+    began = time.perf_counter()
+    if takes > 1:
+        for seed in range(takes):
+            draft = replace(whole, job_id=str(seed), draft=True, sampling=replace(how, seed=seed))
+            pipeline.admit(draft, history)
+        drafts: list[Done] = []
+        while len(drafts) < takes:
+            drafts += [event for event in pipeline.step() if isinstance(event, Done)]
+        best = max(drafts, key=lambda done: score(TEXT, done.renditions[0]))
+        tokens = tuple(best.history.semantic.tolist())
+        whole = replace(whole, sampling=replace(how, seed=best.seed), semantic_tokens=tokens)
+    pipeline.run(whole, history)
+    return time.perf_counter() - began
 
 
 def _case(

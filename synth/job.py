@@ -26,7 +26,7 @@ from synth.protocol import (
 from synth.request_checks import check_history, check_sampling, check_semantic
 from synth.seeds import derived_seed
 from synth.semantic import max_tokens
-from synth.sound import Sound, chunk_frames
+from synth.sound import Sound
 from synth.vocab import ModelConfig
 
 _FILLED = 0.85  # of a window: what takes longer at an even pace may not end within it
@@ -76,7 +76,7 @@ class Job:
             self.semantic_limit, self._past_it_is_astray = longest_semantic(submit, model.config)
         self.semantic_started = False
         self.ended = True  # False: no end came, and it was cut at the limit
-        self.log_prob: float | None = None  # of the semantic tokens, mean; of a draft
+        self._log_probs: list[float] = []  # of a draft's semantic tokens
         self.coarse = CoarseInput(history, model.config)
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
@@ -131,14 +131,23 @@ class Job:
 
     @property
     def _next_frames(self) -> int:
-        return chunk_frames(self.sound.frames, self.fine.final, complete=self.fine.ended)
+        return self.sound.next_frames(self.fine.final, complete=self.fine.ended)
 
-    def add_semantic(self, tokens: npt.NDArray[np.int64], ended: npt.NDArray[np.bool_]) -> None:
-        """Take k more semantic tokens; those from the first end on are dropped."""
+    def add_semantic(
+        self,
+        tokens: npt.NDArray[np.int64],
+        ended: npt.NDArray[np.bool_],
+        log_probs: npt.NDArray[np.floating] | None = None,
+    ) -> None:
+        """Take k more semantic tokens, and how likely they were; those from the first end on are
+        dropped.
+        """
         ends = np.flatnonzero(ended)
         kept = tokens[: ends[0]] if len(ends) else tokens
         self.semantic.extend(kept.tolist())
         self.coarse.extend(kept.tolist())
+        if log_probs is not None:
+            self._log_probs.extend(log_probs[: len(kept)].tolist())
         if len(ends) or len(self.semantic) >= self.semantic_limit:
             self.ended = bool(len(ends)) or not self._past_it_is_astray
             self.coarse.complete = True
@@ -154,8 +163,13 @@ class Job:
         return in_vain and self._tries < self._submit.rerolls and not self.sound.frames
 
     @property
+    def is_draft(self) -> bool:
+        """Only its semantic tokens are asked for, and how likely they are."""
+        return self._submit.draft
+
+    @property
     def is_drafted(self) -> bool:
-        """It is a draft, and all its semantic tokens are there: how likely they are is the rest."""
+        """It is a draft, and all its semantic tokens are there."""
         return self._submit.draft and self.stage is Stage.COARSE
 
     def anew(self) -> "Job":
@@ -209,6 +223,7 @@ class Job:
         """The job's last event."""
         fine_codes = self.fine.codes()
         codec = self._config.codec
+        scores = self._log_probs
         audio_s = made_s = self.sound.samples / codec.sample_rate
         if self._submit.draft:
             made_s = self.coarse.total // self._config.coarse.codebooks / codec.frame_rate
@@ -237,7 +252,7 @@ class Job:
                     audio_s=made_s,
                     rerolls=self._tries,
                     ended=self.ended,
-                    log_prob=self.log_prob,
+                    log_prob=math.fsum(scores) / len(scores) if scores else None,
                 ),
             ),
         )

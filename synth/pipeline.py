@@ -20,6 +20,7 @@ from synth.errors import InvalidRequest, JobTimeout
 from synth.fine import FineStage
 from synth.job import Job
 from synth.model import Model
+from synth.prefill_graphs import WARM_UP_S
 from synth.protocol import (
     Audio,
     Done,
@@ -28,6 +29,7 @@ from synth.protocol import (
     JobEvent,
     Progress,
     Reason,
+    Sampling,
     Stage,
     Submit,
 )
@@ -61,17 +63,25 @@ class Pipeline:
             self._semantic = SemanticStage(model.semantic, model.config, slots=slots)
             self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
             self._fine = FineStage(model.fine, model.config)
-        if graphs and model.device.type == "cuda":
+        self._records = graphs and model.device.type == "cuda"
+        if self._records:
             self._semantic.record_steps()
             self._coarse.record_steps()
         self._jobs: list[Job | None] = [None] * slots
         self._stage_turn = 0
         self._turns = {stage: Turns() for stage in Stage}
-        self._owed: set[Stage] = set()  # where decoding waited for a prefill the last time
         self._buffered_s: Mapping[str, float] = {}
-        most = most_steps(model.device)
-        self._semantic_quantum = Quantum(1, most)
-        self._coarse_quantum = Quantum(model.config.coarse.codebooks, most)
+        most, books = most_steps(model.device), model.config.coarse.codebooks
+        self._quanta = {Stage.SEMANTIC: Quantum(1, most), Stage.COARSE: Quantum(books, most)}
+
+    def warm_up(self) -> None:
+        """Make a clip, each stage once at its full shapes: what is loaded, compiled or recorded
+        when it is first needed has been, before anybody waits.
+        """
+        # A few tokens are padded to a whole fine window.
+        seconds = WARM_UP_S if self._records else 0.2
+        sampling = Sampling(max_seconds=seconds, early_stop=False)
+        self.run(Submit(job_id="warm-up", text="Hello", sampling=sampling), None)
 
     @property
     def free(self) -> int:
@@ -190,7 +200,6 @@ class Pipeline:
             if job.id in told:
                 events.append(Progress(job.id, stage, job.fraction(stage)))
             if job.is_drafted:
-                job.log_prob = self._semantic.log_prob(job.slot, job.semantic)
                 self._jobs[job.slot] = None
                 events.append(job.done())
             if job.stage is None:
@@ -207,32 +216,39 @@ class Pipeline:
     def _next_prefill(self, stage: Stage, jobs: list[Job], ready: bool) -> Job | None:
         """Which of `jobs` is prefilled now; None when it is the decode steps' turn.
 
-        ready: whether there is one to decode. A prefill takes as long as many decode steps: were
-        all done first, those in the middle of a window would stand still for all who begin one.
-        Once apart, jobs come to the ends of their windows one by one, and decode together.
+        ready: whether there is one to decode.
         """
-        if not jobs or (ready and stage in self._owed):
-            self._owed.discard(stage)
+        if not jobs or (ready and self._quanta[stage].is_due):
             return None
-        self._owed.add(stage)
         return self._next(stage, jobs)
 
     def _semantic_work(self, jobs: list[Job]) -> list[Job]:
         ready = [job for job in jobs if job.semantic_started]
         new = [job for job in jobs if not job.semantic_started]
+        quantum, began = self._quanta[Stage.SEMANTIC], self._clock()
         if job := self._next_prefill(Stage.SEMANTIC, new, bool(ready)):
             self._semantic.start(
-                job.slot, job.text_tokens, job.history, job.sampling, job.utterance
+                job.slot,
+                job.text_tokens,
+                job.history,
+                job.sampling,
+                job.utterance,
+                scored=job.is_draft,
             )
             job.semantic_started = True
+            quantum.prefilled(self._clock() - began)
             return [job]
         left = (job.semantic_limit - len(job.semantic) for job in ready)
-        k = min([self._semantic_quantum.steps, *left])
-        began = self._clock()
+        k = min([quantum.steps, *left])
         made = self._semantic.run(k, [job.slot for job in ready])
-        self._semantic_quantum.took(k, self._clock() - began)
+        quantum.took(k, self._clock() - began)
         for column, job in enumerate(ready):
-            job.add_semantic(made.tokens[:, column], made.ended[:, column])
+            scores = made.log_probs if job.is_draft else None
+            job.add_semantic(
+                made.tokens[:, column],
+                made.ended[:, column],
+                None if scores is None else scores[:, column],
+            )
         return ready
 
     def _coarse_work(self, jobs: list[Job]) -> list[Job]:
@@ -244,14 +260,15 @@ class Pipeline:
             if job.window_ends is None and not self._start_window(job, only_extend=True):
                 due.append(job)
         ready = [job for job in jobs if job.window_ends is not None]
+        quantum, began = self._quanta[Stage.COARSE], self._clock()
         if job := self._next_prefill(Stage.COARSE, due, bool(ready)):
             self._start_window(job)
+            quantum.prefilled(self._clock() - began)
             return [job]
         left = (job.window_ends - job.coarse.generated for job in ready if job.window_ends)
-        k = min([self._coarse_quantum.steps, *left])
-        began = self._clock()
+        k = min([quantum.steps, *left])
         made = self._coarse.run(k, [job.slot for job in ready])
-        self._coarse_quantum.took(k, self._clock() - began)
+        quantum.took(k, self._clock() - began)
         for column, job in enumerate(ready):
             job.add_coarse(made[:, column])
         return ready

@@ -94,23 +94,29 @@ def keep_top_k(logits: Tensor, k: Tensor) -> Tensor:
     return logits.masked_fill(logits < least, -torch.inf)
 
 
-def draw(logits: Tensor, temperature: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor, temperature: Tensor, noise: Tensor, *, greedy: bool = True
+) -> tuple[Tensor, Tensor]:
     """Sample one token a row from softmax(logits / temperature).
 
-    logits, noise: (R, V); temperature: (R,), 0 is greedy.
+    logits, noise: (R, V); temperature: (R,), 0 is greedy. greedy: whether any is, which takes more
+    operations; the others' rows come out the same.
     Returns tokens (R,) int64 and the probabilities (R, V) they were drawn from; of a greedy row
     those are 1 at its token and 0 elsewhere, the limit.
     """
-    greedy = temperature <= 0
-    safe = torch.where(greedy, torch.ones_like(temperature), temperature)
-    best = logits.argmax(-1)
+    zero = temperature <= 0 if greedy else None
+    if zero is not None:
+        temperature = torch.where(zero, torch.ones_like(temperature), temperature)
     # From the largest down, so that next to no temperature does not divide into infinity.
-    below = logits - logits.gather(-1, best[:, None])
-    probabilities = (below / safe[:, None]).softmax(-1)
+    below = logits - logits.amax(-1, keepdim=True)
+    probabilities = (below / temperature[:, None]).softmax(-1)
     # argmax(p / E) is a draw from p: no cumulative sum, no synchronization with the host.
-    token = torch.where(greedy, best, (probabilities / noise).argmax(-1))
+    token = (probabilities / noise).argmax(-1)
+    if zero is None:
+        return token, probabilities
+    best = logits.argmax(-1)
     one_hot = torch.zeros_like(probabilities).scatter_(-1, best[:, None], 1)
-    return token, torch.where(greedy[:, None], one_hot, probabilities)
+    return torch.where(zero, best, token), torch.where(zero[:, None], one_hot, probabilities)
 
 
 def is_end(token: Tensor, probabilities: Tensor | None, end: int, min_eos_p: Tensor) -> Tensor:

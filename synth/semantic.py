@@ -81,8 +81,14 @@ class SemanticStage:
         history: HistoryPrompt | None,
         sampling: Sampling,
         utterance: int,
+        *,
+        scored: bool = False,
     ) -> None:
-        """Prefill the slot with [text + history | infer]. text_tokens: (text.block,) int64."""
+        """Prefill the slot with [text + history | infer]. text_tokens: (text.block,) int64.
+
+        scored: its chunks tell how likely each token was in Bark's own distribution, before
+        temperature and filters.
+        """
         defaults = self._config.sampling
         min_eos_p = sampling.min_eos_p if sampling.min_eos_p is not None else defaults.min_eos_p
         temperature = sampling.text_temperature
@@ -93,19 +99,12 @@ class SemanticStage:
             top_p=float("inf") if sampling.top_p is None else sampling.top_p,
             min_eos_p=float("inf") if min_eos_p is None else min_eos_p,
             may_end=sampling.early_stop,
+            scored=scored,
         )
         self._stepper.open(slot, how)
         x = self._stepper.embed(text_tokens)
         x += self._stepper.embed(history_block(history, self._config))  # summed, not appended
         self._stepper.prefill(slot, x, self._config.text.infer)
-
-    def log_prob(self, slot: int, tokens: Sequence[int]) -> float:
-        """Mean natural log-probability of all the tokens (T >= 1) that the slot has made, in
-        Bark's own distribution, before temperature and filters. One pass over them; the slot's
-        sequence is over then.
-        """
-        fed = [self._config.text.infer, *tokens[:-1]]
-        return self._stepper.log_prob(slot, self._config.text.block, fed, tokens)
 
     def run(self, k: int, slots: Sequence[int]) -> Chunk:
         """k steps of the given slots. Tokens in [0, semantic.vocab]; those at an end count not."""

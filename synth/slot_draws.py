@@ -25,16 +25,32 @@ class Draw:
     top_p: float = float("inf")
     min_eos_p: float = float("inf")
     may_end: bool = False
+    scored: bool = False  # whether it is told how likely each token was
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What sampling does for the rows of a run, the same for every row."""
+    """What sampling does for the rows of a run, the same for every row.
+
+    Steps are recorded for each of these, so they hold what saves work, and no more.
+    """
 
     filter_p: bool
     filter_k: bool
     all_greedy: bool
-    all_may_end: bool
+    some_greedy: bool
+    scored: bool
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Head rows (R,), whether those end the sequence (R,), and where rows are scored the natural
+    log-probability of each among all outputs of the head, before temperature and filters (R,).
+    """
+
+    row: Tensor
+    ended: Tensor
+    log_prob: Tensor | None = None
 
 
 class SlotDraws:
@@ -45,6 +61,7 @@ class SlotDraws:
     ) -> None:
         """dtype: what logits are sampled in."""
         self._end_row = end_row
+        self._dtype = dtype
         self._draws = [Draw(0, 0.0)] * slots
 
         def state(dtype: torch.dtype, fill: float = 0) -> Tensor:
@@ -68,23 +85,34 @@ class SlotDraws:
         self._may_end[slot] = how.may_end
 
     def rules(self, slots: Sequence[int]) -> Rules:
+        """What the rows of these slots need; what is drawn for others may be wrong."""
         draws = [self._draws[slot] for slot in slots]
         return Rules(
             filter_p=any(how.top_p < 1 for how in draws),
             filter_k=any(how.top_k for how in draws),
             all_greedy=all(how.temperature <= 0 for how in draws),
-            all_may_end=all(how.may_end for how in draws),
+            some_greedy=any(how.temperature <= 0 for how in draws),
+            scored=any(how.scored for how in draws),
         )
 
-    def sample(
-        self, logits: Tensor, index: slice | Tensor, step: Tensor, rules: Rules
-    ) -> tuple[Tensor, Tensor]:
-        """logits (R, V) of the slots at `index` -> head rows (R,), whether those end it (R,).
+    def noise(self, index: slice | Tensor, step: Tensor, vocab: int) -> Tensor:
+        """What decides the draws of the slots at `index`: (N, vocab), N rows or a multiple of that.
 
-        step (R,): how many tokens each has sampled; addresses the noise.
+        step (N,): how many tokens each row has sampled, then the rows' next steps.
         """
+        key = self._key[index]
+        return exponential(fold(key.repeat(len(step) // len(key)), step), vocab, self._dtype)
+
+    def sample(
+        self, logits: Tensor, index: slice | Tensor, noise: Tensor | None, rules: Rules
+    ) -> Drawn:
+        """One token a row. logits (R, V), overwritten, of the slots at `index`.
+
+        noise: (R, V) of `noise`; None where all rows are greedy.
+        """
+        unfiltered = logits.log_softmax(-1) if rules.scored else None
         may_end = self._may_end[index]
-        if self._end_row is not None and not rules.all_may_end:
+        if self._end_row is not None:
             logits[:, self._end_row].masked_fill_(~may_end, -torch.inf)
         # Order matters: top_p sees the whole distribution, top_k what is left of it.
         if rules.filter_p:
@@ -92,13 +120,13 @@ class SlotDraws:
         if rules.filter_k:
             logits = keep_top_k(logits, self._top_k[index])
         probabilities: Tensor | None = None
-        if rules.all_greedy:
+        if noise is None:
             row = logits.argmax(-1)
         else:
-            key = fold(self._key[index], step)
-            noise = exponential(key, logits.shape[-1], logits.dtype)
-            row, probabilities = draw(logits, self._temperature[index], noise)
+            temperature = self._temperature[index]
+            row, probabilities = draw(logits, temperature, noise, greedy=rules.some_greedy)
+        log_prob = None if unfiltered is None else unfiltered.gather(1, row[:, None])[:, 0]
         if self._end_row is None:
-            return row, torch.zeros_like(may_end)
+            return Drawn(row, torch.zeros_like(may_end), log_prob)
         ended = is_end(row, probabilities, self._end_row, self._min_eos_p[index])
-        return row, may_end & ended
+        return Drawn(row, may_end & ended, log_prob)

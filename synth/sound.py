@@ -16,19 +16,21 @@ from synth.protocol import Audio
 FIRST_FRAMES = 15
 LEAST_FRAMES = 30
 MOST_FRAMES = 60
+# A GPU takes about as long for these: it waits for the some hundred kernels to be launched.
+MOST_FRAMES_CUDA = 240
 
 
-def chunk_frames(decoded: int, final: int, *, complete: bool) -> int:
+def chunk_frames(decoded: int, final: int, *, complete: bool, most: int = MOST_FRAMES) -> int:
     """How many frames to decode next, 0 to wait for more of them.
 
     decoded: frames decoded so far; final: frames whose codes do not change any more; complete:
-    there will be no others.
+    there will be no others; most: at once.
     """
     left = final - decoded
     if decoded == 0 and left > FIRST_FRAMES:
         return FIRST_FRAMES
     least = FIRST_FRAMES if decoded == 0 else LEAST_FRAMES
-    return min(left, MOST_FRAMES) if complete or left >= least else 0
+    return min(left, most) if complete or left >= least else 0
 
 
 class Sound:
@@ -36,10 +38,15 @@ class Sound:
 
     def __init__(self, codec: Codec, job_id: str, utterance: int) -> None:
         self._stream = CodecStream(codec)
+        self._most = MOST_FRAMES_CUDA if codec.device.type == "cuda" else MOST_FRAMES
         self._job_id, self._utterance = job_id, utterance
         self._chunks = 0
         self.frames = 0  # decoded
         self.samples = 0  # handed out
+
+    def next_frames(self, final: int, *, complete: bool) -> int:
+        """How many frames to decode next, as `chunk_frames`."""
+        return chunk_frames(self.frames, final, complete=complete, most=self._most)
 
     def decode(self, fine_codes: npt.NDArray[np.integer], *, last: bool) -> Audio | None:
         """The next (codebooks, f) codes -> their event; None while the codec waits for more.

@@ -28,15 +28,18 @@ from synth.transformer import Attend, Transformer
 
 # How many slots, the first ones, a masked step works on: the least of these that holds all active.
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_SCORED_AT_ONCE = 128  # positions; the logits of all would be 30 MB
+_NOISE_STEPS = 16  # recorded steps whose noise is made at once
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What `run` made: tokens (k, R) int64 in head order, ended (k, R) bool, R as asked for."""
+    """What `run` made: tokens (k, R) int64 in head order, ended (k, R) bool, R as asked for; and
+    where a slot is scored how likely its tokens were, natural logarithms (k, R).
+    """
 
     tokens: npt.NDArray[np.int64]
     ended: npt.NDArray[np.bool_]
+    log_probs: npt.NDArray[np.floating] | None = None
 
 
 class Stepper:
@@ -87,16 +90,22 @@ class Stepper:
         self.step = state(torch.int64)  # tokens sampled since the reset; addresses the noise
         self.exec_mask = state(torch.bool)
         self.reset_mask = state(torch.bool)
+        self._executing: list[int] = []  # the host's mirror of `exec_mask`
         self.graphs: StepGraphs | None = None
         self.prefills: PrefillGraphs | None = None
         self._kernels: GpuDecode | None = None
+        self._noise: Tensor | None = None  # (_NOISE_STEPS, B, V), of recorded steps
+        self._noise_at = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's
 
     def record_steps(self, record: Record | None = None) -> None:
         """From now on, record masked steps and prefills and replay them. record: None for CUDA
         graphs.
         """
         assert self._masked
-        self.graphs = StepGraphs((self.token, self.position, self.step), record)
+        state = (self.token, self.position, self.step, self._noise_at)
+        self.graphs = StepGraphs(state, record)
+        size = (_NOISE_STEPS, self.slots, self._heads[0].size_out)
+        self._noise = torch.zeros(size, dtype=self._float, device=self._device)
         self.prefills = PrefillGraphs(self._transformer, self.cache, record)
         if self._device.type == "cuda":
             self._kernels = GpuDecode.of(self._transformer, self._heads, self.cache)
@@ -131,35 +140,18 @@ class Stepper:
         if self.prefills is not None and self.prefills.fits(start, x.shape[0]):
             self.prefills(slot, start, x)
         elif x.shape[0]:
-            self._all_at_once(slot, start, x, needed=len(x))
+            self._all_at_once(slot, start, x)
         self.position[slot] = end
         self.token[slot] = pending
         self.live[slot] = end
 
-    def _all_at_once(self, slot: int, start: int, x: Tensor, *, needed: int = 0) -> Tensor:
-        """x (T, C), without positions, overwritten -> (T, C), the rows before `needed` nobody's."""
+    def _all_at_once(self, slot: int, start: int, x: Tensor) -> None:
+        """x (T, C), without positions, overwritten."""
         x += self._transformer.wpe[start : start + x.shape[0]]
         if self._forward is not None:
-            return self._forward(x, slot, start, needed=needed)
-        return self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
-
-    def log_prob(self, slot: int, start: int, fed: Sequence[int], rows: Sequence[int]) -> float:
-        """How likely a slot's sequence was by the first head alone, untempered: the mean natural
-        log-probability of `rows`, head rows of which each came of the token of `fed` beside it.
-
-        start: the position of the first one fed. The cache before it stays, what follows is
-        written anew.
-        """
-        total = 0.0
-        for first in range(0, len(fed), _SCORED_AT_ONCE):
-            last = min(first + _SCORED_AT_ONCE, len(fed))
-            x = self.embed(np.asarray(fed[first:last], dtype=np.int64))
-            y = self._all_at_once(slot, start + first, x)
-            logits = self._heads[0](y).to(self._float)
-            wanted = torch.tensor(rows[first:last], device=self._device)
-            chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
-            total += float(chosen.sum())
-        return total / len(fed)
+            self._forward(x, slot, start, needed=len(x))
+        else:
+            self._transformer(x, Prefill(self.cache, slot, start, x.shape[0]))
 
     def run(self, k: int, slots: Sequence[int]) -> Chunk:
         """Decode k steps of the given slots together; the others stand still.
@@ -168,22 +160,23 @@ class Stepper:
         number of heads, agree, and k is a multiple of that number.
         """
         assert k % len(self._heads) == 0 and slots
-        self.exec_mask.fill_(False)
-        self.exec_mask[torch.tensor(slots, device=self._device)] = True
         rows = self._rows(slots)
-        tokens: list[Tensor] = []
-        ended: list[Tensor] = []
+        if rows.active != self._executing:
+            self.exec_mask.fill_(False)
+            self.exec_mask[torch.tensor(slots, device=self._device)] = True
+            self._executing = rows.active
+        steps: list[tuple[Tensor, ...]] = []
         for step in range(k):
-            token, end = self._step(rows, step % len(self._heads))
-            tokens.append(token)
-            ended.append(end)
+            if step % _NOISE_STEPS == 0:
+                self._make_noise(rows)
+            steps.append(self._step(rows, step % len(self._heads)))
             for slot in slots:
                 self.live[slot] += 1
         # The one synchronization with the host.
-        made, ends = torch.stack(tokens).cpu().numpy(), torch.stack(ended).cpu().numpy()
+        made = [torch.stack(each).cpu().numpy() for each in zip(*steps, strict=True)]
         if len(rows.slots) != len(slots):
-            made, ends = made[:, list(slots)], ends[:, list(slots)]
-        return Chunk(made, ends)
+            made = [each[:, list(slots)] for each in made]
+        return Chunk(*made)
 
     def _rows(self, slots: Sequence[int]) -> "_Rows":
         taken = list(slots)
@@ -195,10 +188,38 @@ class Stepper:
             active=list(slots),
             slots=taken,
             index=slice(len(taken)) if first else torch.tensor(taken, device=self._device),
-            rules=self._draws.rules(taken),
+            rules=self._draws.rules(slots),
         )
 
-    def _step(self, rows: "_Rows", turn: int) -> tuple[Tensor, Tensor]:
+    def _make_noise(self, rows: "_Rows") -> None:
+        """That of the next steps, where they are recorded: a few dozen small kernels for all of
+        them, in place of as many in each.
+        """
+        if self.graphs is not None and not rows.rules.all_greedy:
+            self.graphs.step(("noise", len(rows.slots)), lambda: self._noise_body(rows))
+
+    def _noise_body(self, rows: "_Rows") -> tuple[Tensor, ...]:
+        assert self._noise is not None
+        ahead, _, vocab = self._noise.shape
+        later = torch.arange(ahead, device=self._device)
+        step = (self.step[rows.index] + later[:, None]).flatten()
+        made = self._draws.noise(rows.index, step, vocab)
+        self._noise[:, rows.index] = made.view(ahead, -1, vocab)
+        self._noise_at.zero_()
+        return (self._noise_at,)
+
+    def _noise_now(self, rows: "_Rows", vocab: int) -> Tensor | None:
+        """(R, V), of the step that is made."""
+        if rows.rules.all_greedy:
+            return None
+        if self._noise is None:
+            return self._draws.noise(rows.index, self.step[rows.index], vocab)
+        noise = self._noise[:, rows.index].index_select(0, self._noise_at)[0]
+        # Round: a step that is recorded is made a few times, and would leave what there is.
+        self._noise_at.add_(1).remainder_(len(self._noise))
+        return noise
+
+    def _step(self, rows: "_Rows", turn: int) -> tuple[Tensor, ...]:
         """One step of the rows, by its graph where there is one."""
         span = 0
         if self._masked:
@@ -209,15 +230,16 @@ class Stepper:
         # Kernels look at what is live: one graph serves every span. The body is still told it, for
         # where recording fails it is torch that takes the step.
         key = (len(rows.slots), turn, 0 if self._has_kernels(rows) else span, rows.rules)
-        token, end = self.graphs.step(key, lambda: self._body(rows, turn, span))
-        return token, end
+        return self.graphs.step(key, lambda: self._body(rows, turn, span))
 
     def _has_kernels(self, rows: "_Rows") -> bool:
         recorded = self.graphs is not None and self.graphs.records
         return recorded and self._kernels is not None and len(rows.slots) <= MOST_ROWS
 
-    def _body(self, rows: "_Rows", turn: int, span: int) -> tuple[Tensor, Tensor]:
-        """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,)."""
+    def _body(self, rows: "_Rows", turn: int, span: int) -> tuple[Tensor, ...]:
+        """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,), and
+        where rows are scored their log-probabilities (R,).
+        """
         index = rows.index
         # A slot that has used up the context may still be an idle row.
         position = self.position[index].clamp(max=self.cache.context - 1)
@@ -228,12 +250,14 @@ class Stepper:
             logits = self._kernels(x, position, turn)
         else:
             logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
-        row, end = self._draws.sample(logits.to(self._float), index, self.step[index], rows.rules)
+        noise = self._noise_now(rows, logits.shape[-1])
+        drawn = self._draws.sample(logits.to(self._float), index, noise, rows.rules)
+        row, scores = drawn.row, () if drawn.log_prob is None else (drawn.log_prob,)
         advance = self.exec_mask[index]
         self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
         self.position[index] += advance
         self.step[index] += advance
-        return row, end
+        return row, drawn.ended, *scores
 
     def _attend(self, rows: "_Rows", position: Tensor, span: int) -> Attend:
         if self._masked:

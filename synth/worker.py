@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from synth.protocol import HistoryPrompt, Limits, Ready, Sampling, Submit
+from synth.protocol import HistoryPrompt, Limits, Ready
 from synth.scheduler import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,6 @@ def load_engine(settings: WorkerSettings) -> Engine:
     from synth.checkpoints import open_checkpoint
     from synth.model import build_model, place
     from synth.pipeline import Pipeline as BarkPipeline
-    from synth.prefill_graphs import WARM_UP_S
     from synth.random_model import notice_of, voice_book
 
     if settings.threads or "OMP_NUM_THREADS" not in os.environ:  # torch has followed that one
@@ -75,10 +74,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
         slots = plan.slots
     pipeline = BarkPipeline(model, slots=slots, graphs=settings.graphs)
     voices = voice_book(config)
-    # Each stage once, at its full shapes: a few tokens are padded to a whole fine window.
-    recorded = settings.graphs and model.device.type == "cuda"
-    short = Sampling(max_seconds=WARM_UP_S if recorded else 0.2, early_stop=False)
-    pipeline.run(Submit(job_id="warm-up", text="Hello", sampling=short), None)
+    pipeline.warm_up()
     ready = Ready(
         model=config.name,
         family=config.family,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from synth import bench, gpu_bench
+from synth import bench, gpu_bench, gpu_gates
 from tests.synth.tiny import RANDOM, tiny_checkpoint
 
 
@@ -22,8 +22,10 @@ def test_every_figure_is_told_in_its_line() -> None:
         )
     )
     assert "TB/s" in lines[0] and "random, fp32, built in" in lines[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
-    steps = [row for row in rows if row[0] in ("1", "2")]
+    table = "\n".join(lines).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table if "|" in line]
+    assert lines[1].startswith("ready for 2 clips at once after ")
+    steps = [row for row in rows if row[0] in ("1", "2") and len(row) == 5]
     assert [float(row[1]) > 0 and float(row[2]) > 0 for row in steps] == [True, True]
     clips = [row for row in rows if len(row) == 9 and row[1][0].isdigit()]
     assert [(row[0].split(" (")[0], row[1]) for row in clips] == [
@@ -35,6 +37,24 @@ def test_every_figure_is_told_in_its_line() -> None:
     for row in clips:  # stages add up, and speed is sound over time
         assert float(row[6]) == pytest.approx(sum(map(float, row[2:6])), abs=0.03)
     assert "x this engine's time" in clips[-1][0]
+    heard = {row[0]: float(row[1]) for row in rows if row[0] in ("`exact`", "`low_latency`")}
+    assert len(heard) == 2
+    takes = [row for row in rows if row[0] in ("1", "4") and len(row) == 3]
+    assert [row[0] for row in takes] == ["1", "4"] and float(takes[1][1]) > 0
+    gates = [line for line in lines if line.startswith("gate ")]
+    assert [line.split(": ")[1] for line in gates] == [
+        "a decode step of 1",
+        "many clips at once",
+        "its first sound, low latency",
+        "as fast as transformers",
+    ]
+
+
+def test_a_gate_is_met_on_its_bound_and_on_its_side_of_it() -> None:
+    assert gpu_gates.CLIP.line(2.5) == "gate met: a clip of 10 s alone: 2.50 s, at most 2.5"
+    assert gpu_gates.CLIP.line(2.53).startswith("gate MISSED: ")
+    assert gpu_gates.TOGETHER.line(25.0).startswith("gate met: ")
+    assert gpu_gates.TOGETHER.line(10.9).endswith("10.90 s of audio a second, at least 25")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

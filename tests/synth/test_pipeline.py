@@ -25,8 +25,10 @@ from synth.protocol import (
     Streaming,
     Submit,
 )
+from synth.quantum import Quantum
 from synth.random_model import RandomCheckpoint
-from tests.synth.tiny import ODD, RANDOM, history, letters, tiny_checkpoint, tiny_model
+from synth.stepper import Chunk
+from tests.synth.tiny import NARROW, ODD, RANDOM, history, letters, tiny_checkpoint, tiny_model
 
 
 def submit(
@@ -269,6 +271,39 @@ def test_prefills_take_turns_with_decode_steps(monkeypatch: pytest.MonkeyPatch, 
     assert (0, 0) not in set(pairwise(done)) and done.count(0) >= 4
     rows = [count for count in done if count]
     assert sum(rows) > 0.9 * 4 * len(rows)
+
+
+def test_short_prefills_do_not_leave_most_slots_idle() -> None:
+    """One by one between two quanta, each as long as a step or two of a GPU, they let the sixteen
+    clips of a full machine decode seven at a time.
+    """
+    now = 0.0
+    pipeline = Pipeline(tiny_model(NARROW), slots=16, clock=lambda: now)
+    pipeline._quanta[Stage.COARSE] = Quantum(2, 16)
+    stepper = pipeline._coarse._stepper
+    steps: list[int] = []
+
+    def prefill(slot: int, x: Any, pending: int, *, start: int = 0) -> None:
+        nonlocal now
+        now += 0.002 if len(x) else 0.0
+        stepper.token[slot] = pending
+
+    def run(k: int, slots: Sequence[int]) -> Chunk:
+        nonlocal now
+        now += 0.001 * k
+        steps.append(k)
+        nothing = np.zeros((k, len(slots)), dtype=np.int64)
+        stepper.token[list(slots)] = stepper._offsets[-1]
+        return Chunk(nothing, nothing.astype(bool))
+
+    stepper.prefill, stepper.run = prefill, run
+    for number in range(16):
+        how = replace(submit(f"j{number}"), semantic_tokens=tuple(range(300)))
+        pipeline.admit(how, history(NARROW, 256))
+    jobs = [job for job in pipeline._jobs if job is not None]
+    while any(job.coarse.generated < job.coarse.total for job in jobs):
+        pipeline.step()
+    assert sum(steps) < 1.1 * jobs[0].coarse.total
 
 
 def test_fine_windows_are_made_one_after_the_other() -> None:

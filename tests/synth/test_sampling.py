@@ -224,6 +224,19 @@ def test_filters_leave_rows_without_them_alone() -> None:
     assert int(filtered[2].isfinite().sum()) == 2
 
 
+def test_without_greedy_rows_less_work_draws_the_same_bits() -> None:
+    logits = torch.randn(8, 500, generator=torch.Generator().manual_seed(0))
+    logits[3, 7:] = -torch.inf
+    noise = exponential(torch.arange(8), 500, torch.float32)
+    temperature = torch.linspace(0.1, 2.0, 8)
+    for made, wanted in zip(
+        draw(logits, temperature, noise, greedy=False),
+        draw(logits, temperature, noise),
+        strict=True,
+    ):
+        assert torch.equal(made, wanted)
+
+
 @pytest.mark.gpu
 def test_noise_is_the_same_on_the_gpu() -> None:
     keys = fold(torch.full((9,), noise_key(3, 1, 2)), torch.arange(9))

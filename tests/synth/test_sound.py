@@ -1,7 +1,10 @@
 """Which frames are decoded when, and the events that come of it."""
 
+from copy import copy
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +28,17 @@ from tests.synth.tiny import NARROW, tiny_model
 )
 def test_chunk(decoded: int, final: int, complete: bool, frames: int) -> None:
     assert chunk_frames(decoded, final, complete=complete) == frames
+
+
+def test_a_gpu_decodes_more_at_a_time_and_begins_as_soon() -> None:
+    codec = copy(tiny_model(NARROW).codec)
+    codec.device = torch.device("cuda")  # says so, and is asked to decode nothing
+    sound = Sound(codec, "job", 0)
+    runs: list[int] = []
+    while frames := sound.next_frames(750, complete=True):
+        sound.frames += frames
+        runs.append(frames)
+    assert runs == [15, 240, 240, 240, 15]
 
 
 @given(st.lists(st.integers(0, 200), max_size=8))

@@ -165,12 +165,62 @@ def test_the_same_work_for_all_slots_gives_the_same_tokens(recorded: bool) -> No
             s.open(3, Draw(0, 0.0))
             full = ids(9, context)
             s.prefill(3, s.embed(full), 1)
-        for slots in ([1], [0, 2], [0, 1, 2], [2], [0], [1]):
-            one, other = each.run(11, slots), masked.run(11, slots)
+        for slots, k in (([1], 11), ([0, 2], 40), ([0, 1, 2], 11), ([2], 7), ([0], 11), ([1], 11)):
+            one, other = each.run(k, slots), masked.run(k, slots)
             np.testing.assert_array_equal(one.tokens, other.tokens)
             np.testing.assert_array_equal(one.ended, other.ended)
         assert masked.position.tolist() == each.position.tolist()
         assert masked.position[3] == context and masked.live == each.live
+
+
+def test_what_was_recorded_serves_whoever_comes_next() -> None:
+    """Whether a clip may end was part of what steps are recorded for, and so were the filters of
+    slots that nobody uses: what a warm-up had recorded was of no use to the first clip.
+    """
+    bodies: list[Body] = []
+
+    def counted(body: Body, state: Sequence[Tensor]) -> Recorded:
+        recorded = play_back(body, state)
+        if len(recorded.outputs) > 1:  # a step: neither a prefill nor noise
+            bodies.append(body)
+        return recorded
+
+    s = stepper(2, masked=True)
+    s.record_steps(counted)
+    with torch.inference_mode():
+        begin(s, 0, 1, Draw(noise_key(1), 0.7))
+        s.run(4, [0])
+        begin(s, 0, 2, Draw(noise_key(2), 0.8, may_end=True, min_eos_p=0.2))
+        s.run(4, [0])
+        assert len(bodies) == 1
+        begin(s, 0, 2, Draw(noise_key(2), 0.0, top_k=3))
+        begin(s, 1, 3)
+        s.run(4, [1])
+        assert len(bodies) == 2
+        begin(s, 0, 3)
+        s.run(4, [0, 1])
+        assert len(bodies) == 2
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_how_likely_tokens_were_is_told_where_it_is_asked_for(recorded: bool) -> None:
+    """In Bark's own distribution: neither a filter, nor that there may be no end, changes it."""
+    how = Draw(noise_key(2), 0.8, top_k=3, scored=True)
+    each, masked = stepper(3), stepper(3, masked=True)
+    if recorded:
+        masked.record_steps(play_back)
+    with torch.inference_mode():
+        for s in (each, masked):
+            begin(s, 0, 1)
+            begin(s, 2, 2, how)
+            assert s.run(4, [0]).log_probs is None
+        one, other = each.run(6, [0, 2]), masked.run(6, [0, 2])
+        assert one.log_probs is not None and other.log_probs is not None
+        np.testing.assert_allclose(one.log_probs, other.log_probs, rtol=1e-9)
+        whole = np.concatenate([ids(2), one.tokens[:, 1]])
+        odds = logits_at_once(tiny_model(ODD, "fp64").semantic, whole).log_softmax(-1)
+    wanted = odds[np.arange(PROMPT - 1, PROMPT + 5), one.tokens[:, 1]]
+    np.testing.assert_allclose(one.log_probs[:, 1], wanted, rtol=1e-9)
 
 
 @pytest.mark.parametrize("recorded", [False, True])
