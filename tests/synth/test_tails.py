@@ -34,6 +34,8 @@ class ScriptedSemantic:
         history: HistoryPrompt | None,
         sampling: Sampling,
         utterance: int,
+        *,
+        scored: bool = False,
     ) -> None:
         self._made[slot], self._seeds[slot] = 0, sampling.seed
         self.begun.append(sampling.seed)
