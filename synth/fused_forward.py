@@ -80,7 +80,7 @@ class FusedForward:
         assert 0 <= slot < self._cached[0].shape[1], "there is no such slot"
         assert x.is_contiguous() and (self._causal or not start)
         shared = self._module.shared(rows, start, shape.n_head, shape.head_size)
-        room = shared[2].shape[2] * shared[2].shape[4]
+        room = shared[2].shape[3] * shared[2].shape[5]
         work = (
             x.numpy(),
             start,

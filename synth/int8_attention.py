@@ -42,12 +42,12 @@ def _soften(scores, live, shares):
 
 
 @njit(**OPTIONS)
-def _shared(whole, share, share_row, value, value_word, words, to):
+def _shared(whole, share, share_row, value, value_vector, words, to):
     """A tile of shares times one or, where `whole`, two vectors of values."""
     if whole:
-        _tile_2(share, share_row, value, value_word, 4 * LANES, words, to, 4 * PAIR)
+        _tile_2(share, share_row, value, 4 * LANES, value_vector, words, to, 4 * PAIR)
     else:
-        _tile_1(share, share_row, value, value_word, 4 * LANES, words, to, 4 * PAIR)
+        _tile_1(share, share_row, value, 4 * LANES, value_vector, words, to, 4 * PAIR)
 
 
 @njit(**OPTIONS)
@@ -55,45 +55,59 @@ def attend(queries, keys, values, first, rows, begin, causal, scores, shares, fo
     """Rows [first, first + rows) look back; out (B, C).
 
     queries (T, C), scaled; keys (H, P / PAIR, D / G, PAIR, G), so that what a tile looks at lies
-    together, and values (H, P / G, D, G), all DTYPE. Row r is at position begin + r and sees those
-    up to it where `causal`, else all `begin` ones.
-    scores (ROWS, P) float32, shares (ROWS, P) DTYPE, found (ROWS, PAIR) and seen (ROWS,)
-    float32: to work in.
+    together, and values (H, D / LANES, P / G, LANES, G), for the same reason, all DTYPE. Row r is at
+    position begin + r and sees those up to it where `causal`, else all `begin` ones.
+    scores (B, P) float32, shares (B, P) DTYPE, found (ROWS, PAIR) and seen (B,) float32: to work
+    in, B a multiple of ROWS.
     """
     heads, words, room = keys.shape[0], keys.shape[2], scores.shape[1]
     size = words * G
     width = heads * size
     item = 4 // G
+    last = begin + first + rows if causal else begin  # what the last row sees ends here
     for h in range(heads):
-        for r in range(0, rows, ROWS):
-            count = min(ROWS, rows - r)
-            end = begin + first + r + count if causal else begin
-            steps = (end + G - 1) // G
-            query = queries.ctypes.data + ((first + r) * width + h * size) * item
-            key = keys[h].ctypes.data
-            for t in range(0, end, PAIR):
+        # What is looked at is met by all rows while it is in a core's nearest cache.
+        key, score = keys[h].ctypes.data, scores.ctypes.data
+        for t in range(0, last, PAIR):
+            for r in range(0, rows, ROWS):
+                if causal and begin + first + r + min(ROWS, rows - r) <= t:
+                    continue
                 _tile_2(
-                    query,
+                    queries.ctypes.data + ((first + r) * width + h * size) * item,
                     width * item,
                     key + 4 * t * words,
                     4 * PAIR,
                     4 * LANES,
                     words,
-                    scores.ctypes.data + 4 * t,
+                    score + 4 * (r * room + t),
                     4 * room,
                 )
-            for i in range(count):
-                live = begin + first + r + i + 1 if causal else begin
+        for r in range(0, rows, ROWS):
+            count = min(ROWS, rows - r)
+            end = begin + first + r + count if causal else begin
+            steps = (end + G - 1) // G
+            for i in range(r, r + count):
+                live = begin + first + i + 1 if causal else begin
                 seen[i] = _soften(scores[i], live, shares[i])
                 for t in range(live, steps * G):
                     shares[i, t] = 0
-            value, share = values[h].ctypes.data, shares.ctypes.data
-            for d in range(0, size, PAIR):
-                to = found.ctypes.data
-                _shared(d + PAIR <= size, share, room * item, value + 4 * d, 4 * size, steps, to)
+        value, share, column = values[h].ctypes.data, shares.ctypes.data, 4 * values.shape[2]
+        for d in range(0, size, PAIR):
+            for r in range(0, rows, ROWS):
+                count = min(ROWS, rows - r)
+                end = begin + first + r + count if causal else begin
+                _shared(
+                    d + PAIR <= size,
+                    share + r * room * item,
+                    room * item,
+                    value + d * column,
+                    LANES * column,
+                    (end + G - 1) // G,
+                    found.ctypes.data,
+                )
                 for i in range(count):
                     for j in range(min(PAIR, size - d)):
-                        out[r + i, h * size + d + j] = found[i, j] * seen[i]
+                        out[r + i, h * size + d + j] = found[i, j] * seen[r + i]
 
 
 @njit(**OPTIONS)
@@ -120,7 +134,9 @@ def place(qkv, first, at, cached_keys, cached_values, queries, keys, values):
             for d in range(size):
                 key, value = qkv[r, base + d], qkv[r, base + width + d]
                 keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, keys[0, 0, 0, 0, 0])
-                values[h, t // G, d, t % G] = narrow(value, values[0, 0, 0, 0])
+                values[h, d // LANES, t // G, d % LANES, t % G] = narrow(
+                    value, values[0, 0, 0, 0, 0]
+                )
 
 
 @njit(**OPTIONS)
@@ -132,4 +148,6 @@ def recall(cached_keys, cached_values, first, last, keys, values):
             for d in range(size):
                 key, value = wide(cached_keys[h, t, d]), wide(cached_values[h, t, d])
                 keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, keys[0, 0, 0, 0, 0])
-                values[h, t // G, d, t % G] = narrow(value, values[0, 0, 0, 0])
+                values[h, d // LANES, t // G, d % LANES, t % G] = narrow(
+                    value, values[0, 0, 0, 0, 0]
+                )

@@ -199,7 +199,7 @@ def shared(rows: int, start: int, heads: int, size: int) -> tuple[np.ndarray, ..
     return (
         np.zeros((-(-rows // ROWS) * ROWS, heads * size), DTYPE),
         np.zeros((2, heads, room // PAIR, size // G, PAIR, G), DTYPE),
-        np.zeros((2, heads, room // G, size, G), DTYPE),
+        np.zeros((2, heads, size // LANES, room // G, LANES, G), DTYPE),
     )
 
 
@@ -216,9 +216,9 @@ def own(room: int, width: int, dtype: Any) -> tuple[np.ndarray, ...]:
         np.empty(BLOCK, np.float32),
         np.empty(width, np.float32),
         np.empty(4 * width, np.float32),
-        np.empty((ROWS, room), np.float32),
-        np.zeros((ROWS, room), DTYPE),
+        np.empty((BLOCK, room), np.float32),
+        np.zeros((BLOCK, room), DTYPE),
         np.empty((ROWS, PAIR), np.float32),
-        np.empty(ROWS, np.float32),
+        np.empty(BLOCK, np.float32),
         np.empty((BLOCK, _COLUMNS), np.int32),
     )
