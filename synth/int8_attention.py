@@ -55,8 +55,8 @@ def attend(queries, keys, values, first, rows, begin, causal, scores, shares, fo
     """Rows [first, first + rows) look back; out (B, C).
 
     queries (T, C), scaled; keys (H, P / PAIR, D / G, PAIR, G), so that what a tile looks at lies
-    together, and values (H, D / LANES, P / G, LANES, G), for the same reason, all DTYPE. Row r is at
-    position begin + r and sees those up to it where `causal`, else all `begin` ones.
+    together, and values (H, D / LANES, P / G, LANES, G), for the same reason, all DTYPE. Row r is
+    at position begin + r and sees those up to it where `causal`, else all `begin` ones.
     scores (B, P) float32, shares (B, P) DTYPE, found (ROWS, PAIR) and seen (B,) float32: to work
     in, B a multiple of ROWS.
     """
@@ -117,7 +117,7 @@ def place(qkv, first, at, cached_keys, cached_values, queries, keys, values):
     cached_keys, cached_values (H, T, D), of which the former has no rows where nothing is kept:
     the cache; queries, keys, values: see `attend`, what `first` is of them too.
     """
-    heads, words = keys.shape[0], keys.shape[2]
+    heads, words, like = keys.shape[0], keys.shape[2], keys[0, 0, 0, 0, 0]
     size = words * G
     width = heads * size
     down = np.float32(1.0 / math.sqrt(size))
@@ -133,21 +133,17 @@ def place(qkv, first, at, cached_keys, cached_values, queries, keys, values):
                     cached_values[h, t, d] = narrow(qkv[r, base + width + d], cached_keys[0, 0, 0])
             for d in range(size):
                 key, value = qkv[r, base + d], qkv[r, base + width + d]
-                keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, keys[0, 0, 0, 0, 0])
-                values[h, d // LANES, t // G, d % LANES, t % G] = narrow(
-                    value, values[0, 0, 0, 0, 0]
-                )
+                keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, like)
+                values[h, d // LANES, t // G, d % LANES, t % G] = narrow(value, like)
 
 
 @njit(**OPTIONS)
 def recall(cached_keys, cached_values, first, last, keys, values):
     """Copy positions [first, last) of the cache to where they are looked at."""
-    heads, size = cached_keys.shape[0], cached_keys.shape[2]
+    heads, size, like = cached_keys.shape[0], cached_keys.shape[2], keys[0, 0, 0, 0, 0]
     for h in range(heads):
         for t in range(first, last):
             for d in range(size):
                 key, value = wide(cached_keys[h, t, d]), wide(cached_values[h, t, d])
-                keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, keys[0, 0, 0, 0, 0])
-                values[h, d // LANES, t // G, d % LANES, t % G] = narrow(
-                    value, values[0, 0, 0, 0, 0]
-                )
+                keys[h, t // PAIR, d // G, t % PAIR, d % G] = narrow(key, like)
+                values[h, d // LANES, t // G, d % LANES, t % G] = narrow(value, like)
