@@ -14,7 +14,7 @@ if kernels is None:
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 13])
 @pytest.mark.parametrize(("size", "outputs"), [(24, 5), (768, 96)])
-@pytest.mark.parametrize("dtype", {kernels.NARROW, kernels.WIDE})
+@pytest.mark.parametrize("dtype", dict.fromkeys((kernels.NARROW, kernels.WIDE)))
 def test_products_are_exact_sums(dtype: Any, rows: int, size: int, outputs: int) -> None:
     """Sizes that fill neither a vector nor a turn of the loop; rows for every tile."""
     rng = np.random.default_rng(rows)
