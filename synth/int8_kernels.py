@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from synth import int8_arithmetic, int8_tiles
+from synth import int8_arithmetic, int8_threads, int8_tiles
+from synth.compiled import kept
 from synth.int8_arithmetic import (
     OPTIONS,
     attend_head,
@@ -37,7 +38,8 @@ from synth.int8_arithmetic import (
     steps_of,
     zero_of,
 )
-from synth.int8_tiles import HAS_VNNI, LANES, LINE, counters, finish, kept, products, take
+from synth.int8_threads import LINE, counters, finish, take
+from synth.int8_tiles import HAS_VNNI, LANES, products
 
 # What rows are rounded to: 8 bits for the fastest products, where the processor has them, or 16,
 # with which next to nothing is lost.
@@ -125,7 +127,7 @@ def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     finish(counter, slots.size * heads, 0)
 
 
-@kept(int8_arithmetic, int8_tiles)
+@kept(int8_arithmetic, int8_threads, int8_tiles)
 def decode(
     x,
     norms,
@@ -180,7 +182,7 @@ def decode(
     _multiply(narrow, most, head[0], head[1], head[2], out, False, at)
 
 
-@kept(int8_arithmetic, int8_tiles)
+@kept(int8_arithmetic, int8_threads, int8_tiles)
 def product(x, whole, weights, scale, shift, out):
     """out (R, O) = x (R, C) float32 times packed weights at an address; whole: `zeros`."""
     rows = len(x)

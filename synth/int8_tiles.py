@@ -1,33 +1,18 @@
-"""The innermost loop of a product, as the processor's own instructions, and how threads share work.
+"""The innermost loop of a product, as the processor's own instructions.
 
 Numba has no name for a product of 8 bit or bfloat16 numbers that is added up in 32 bits, so those
 loops are written as LLVM's. A `tile` is the product of a few rows of a and one or two vectors of
 columns of b, held in registers. Knows addresses and sizes only.
-
-Threads take pieces of work from a common count and wait for pieces that were taken, never for a
-thread: one that was put aside holds up nobody.
 """
 
-import inspect
-import logging
-import os
 from collections.abc import Callable
 from enum import Enum
-from hashlib import sha256
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 from llvmlite import binding, ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-from synth.int8_arithmetic import OPTIONS
-
-log = logging.getLogger(__name__)
-
-LINE = 64  # bytes that cores pass to each other at once
 
 
 def _lanes() -> int:
@@ -215,63 +200,3 @@ def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: 
             offset = builder.mul(out_row, number(row))
             offset = builder.add(offset, number(4 * LANES * vector))
             builder.store(total, at(builder.add(out, offset), sums), align=4)
-
-
-def _take_number(typingctx, address, amount):
-    """Add to the number at an address that threads share; returns what it was."""
-
-    def codegen(context, builder, signature, args):
-        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-take: Any = intrinsic(_take_number)
-
-if hasattr(os, "sched_yield"):
-    _let_others = types.ExternalFunction("sched_yield", types.int32())
-else:
-
-    @njit
-    def _let_others():
-        return 0
-
-
-@njit(**OPTIONS)
-def finish(counter, total, count):
-    """Say that `count` pieces of work are done; wait until all `total` are, where it is 0."""
-    done = take(counter + LINE, count)
-    turns = 0
-    while count == 0 and done < total:
-        turns += 1
-        if turns > 100:
-            _let_others()
-        done = take(counter + LINE, 0)
-
-
-def counters(count: int) -> np.ndarray:
-    """What threads share to divide so many lots of work among them: two numbers a lot."""
-    return np.zeros((count, 2, LINE // 8), np.int64)
-
-
-def kept(*others: ModuleType) -> Callable[[Any], Any]:
-    """Compile a function and keep what was made on disk, which is of `others`' text as well.
-
-    Numba makes a function anew where the file that it is in has changed, and goes on with the old
-    one where only what it calls in another file has. So it is kept by a name with that text in it.
-    Where there is no text to go by, or no place that can be written to, nothing is kept.
-    """
-
-    def compiled(function: Any) -> Any:
-        try:
-            text = "".join(map(inspect.getsource, others))
-            function.__qualname__ += "_" + sha256(text.encode()).hexdigest()[:16]
-            return njit(cache=True, **OPTIONS)(function)
-        except (OSError, RuntimeError) as error:
-            log.info(
-                "%s is compiled at each start: it cannot be kept: %s", function.__name__, error
-            )
-            return njit(**OPTIONS)(function)
-
-    return compiled

@@ -84,18 +84,19 @@ def pick_precision(name: str, device: torch.device, *, weights: int | None = Non
         return Precision(name, stage, stage, stage)
     # Activations stay single precision: what int8 saves is the reading of weights. The table of
     # the text stage is as large as all its blocks in 8 bits; a row of it is read a step.
-    linear = text = decoding_linear()
+    linear = semantic_linear = decoding_linear()
     cache = _half_cache()
     if linear is PackedInt8Linear:
         # The stage with the steepest distributions, and one prompt a clip: what it costs to round
         # its rows to 16 bits is hardly seen.
-        text, cache = PackedWideLinear, torch.bfloat16
+        semantic_linear, cache = PackedWideLinear, torch.bfloat16
     elif not int8_limit():
         raise InvalidRequest(
             "This machine or build of torch has no 8 bit products (AVX2 on x86); use fp32."
         )
     semantic, coarse = (
-        StagePrecision(torch.float32, cache, made_by, torch.bfloat16) for made_by in (text, linear)
+        StagePrecision(torch.float32, cache, made_by, torch.bfloat16)
+        for made_by in (semantic_linear, linear)
     )
     if has_amx() or (has_fast_bf16() and linear is Int8Linear):
         return Precision(name, semantic, coarse, _plain(torch.bfloat16, device))

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from synth.allocator import give_back_memory
-from synth.contenders import Case, Contender, build, open_model
+from synth.bench_models import open_model
+from synth.contenders import Case, Contender, build
 from synth.errors import EngineFailed, InvalidRequest
 from synth.model import Checkpoint
 from synth.protocol import Stage

@@ -1,14 +1,12 @@
 """The benchmark's contenders do the same work."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import torch
 
 from synth import contenders
 from synth.bench import random_history
-from synth.contenders import NAMES, Case, build, in_a_folder, open_model, usual
+from synth.contenders import NAMES, Case, build, usual
 from synth.linear import int8_limit
 from synth.protocol import Stage
 from tests.synth.tiny import NARROW, tiny_checkpoint
@@ -46,17 +44,3 @@ def test_peers_come_in_the_precision_that_is_their_fastest(
     assert f"transformers-{slow}" not in names
     assert f"transformers-{slow}-batch" not in names
     assert "transformers-bf16" in usual("cuda")
-
-
-def test_random_weights_come_from_files_as_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a model leaves in its file was counted as memory, for it had none."""
-    monkeypatch.setattr(contenders, "SIZES", {"small": NARROW})
-    made = open_model("small")
-    with in_a_folder("small") as folder:
-        stored = open_model(folder)
-        assert stored.config == NARROW
-        for name, tensor in stored.tensors("coarse").items():
-            assert torch.equal(tensor, made.tensors("coarse")[name])
-    assert not Path(folder).parent.exists()
-    with in_a_folder("somebody/model") as name:
-        assert name == "somebody/model"

@@ -73,7 +73,8 @@ def test_auto_leaves_a_small_model_and_an_untried_device_in_single_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
-    assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS).name in ("int8", "bf16")
+    monkeypatch.setattr(precision, "decoding_linear", lambda: PackedInt8Linear)
+    assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS).name == "int8"
     assert pick_precision("auto", CPU, weights=SMALL_WEIGHTS - 1).name == "fp32"
     assert pick_precision("auto", MPS).name == "fp32"
     assert build_model(tiny_checkpoint(), device="cpu").precision.name == "fp32"
