@@ -56,8 +56,8 @@ class LivePage(Preview):
 
     simcord publishes what a user's action brings about at once, and what the bot does later only
     when Refresh is pressed. Here each look of the page publishes what has happened since the last
-    one. Not sooner: a button that is pressed on anything but the newest publication is refused.
-    It also scrolls to what the bot says, unless somebody reads further back, and plays `sounds`.
+    one. It also scrolls to what the bot says, unless somebody reads further back, and plays
+    `sounds`.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class LivePage(Preview):
         if sounds is not None:
             self._server = SoundingServer(self, port, sounds)
         self._shown: dict[str, int] = {}  # how many of the bot's requests each page shows
+        self._looks: dict[str, range] = {}  # each page's publications since the last action
 
     def _page_payload(self, page: Any) -> dict[str, Any]:
         requests = len(self.env.http_requests)  # whatever the bot does is a request
@@ -92,8 +93,25 @@ class LivePage(Preview):
             self._shown[page.id] = requests
             if page.window_end_id is None:
                 page.target_id = self._initial_target(page.viewer, page.channel_id)
+            looks = self._looks.get(page.id, range(0))
+            first = looks.start if looks.stop == page.revision + 1 else page.revision
             self._publish(page, reason="refresh")
+            self._looks[page.id] = range(first, page.revision + 1)
         return super()._page_payload(page)
+
+    async def _action(self, context_id: str | None, body: Any) -> dict[str, Any]:
+        """A press on what the person sees while the next look is on its way is a good one; simcord
+        refuses all but the newest publication. Whether the button is still there it asks itself.
+        """
+        page = self._get_page(context_id)
+        looks = self._looks.get(page.id, range(0))
+        if (
+            isinstance(body, dict)
+            and body.get("published_revision") in looks
+            and looks.stop == page.revision + 1
+        ):
+            body = body | {"published_revision": page.revision}
+        return await super()._action(context_id, body)
 
 
 async def furnish(

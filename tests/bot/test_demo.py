@@ -50,9 +50,11 @@ class Reader:
         self.seen = await self._ask("GET", "api/state")
         return [self.seen["messages"][each]["content"] for each in self.seen["timeline"]]
 
-    async def press(self, label: str) -> dict[str, Any]:
+    async def press(self, label: str, seen: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Press a button; seen: on what the page showed then, in place of the last look."""
+        seen = seen or self.seen
         key = next(
-            each["control_key"] for each in _dictionaries(self.seen) if each.get("label") == label
+            each["control_key"] for each in _dictionaries(seen) if each.get("label") == label
         )
         return await self._ask(
             "POST",
@@ -64,9 +66,9 @@ class Reader:
                 "protocol_version": 3,
                 "sequence": 1,
                 "request_id": "press",
-                "generation": self.seen["context"]["generation"],
-                "bot_generation": self.seen["botGeneration"],
-                "published_revision": self.seen["publishedRevision"],
+                "generation": seen["context"]["generation"],
+                "bot_generation": seen["botGeneration"],
+                "published_revision": seen["publishedRevision"],
             },
         )
 
@@ -113,9 +115,16 @@ async def test_the_page_follows_the_bot(tmp_path: Path) -> None:
                 assert (await reader.look())[-1] == moved
                 assert reader.seen["publishedRevision"] == revision  # nothing happened
 
-                # What happens between a look and a press must not make the press void.
+                # What happens between a look and a press must not make the press void, nor must
+                # looks whose answers are still on their way.
+                shown = reader.seen
                 await _move_on(world, result, 0.75)
-                receipt = await reader.press("Cancel")
+                await reader.look()
+                await _move_on(world, result, 0.8)
+                await reader.look()
+                assert reader.seen["publishedRevision"] == shown["publishedRevision"] + 2
+                await _move_on(world, result, 0.9)
+                receipt = await reader.press("Cancel", shown)
                 assert not receipt["rejected"]
                 await world.until(lambda: result.response.content == replies.CANCELLED)
                 assert replies.CANCELLED in await reader.look()
