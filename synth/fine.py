@@ -22,6 +22,7 @@ from synth.fine_windows import (
     default_lag,
 )
 from synth.fused_forward import FusedForward
+from synth.helpers import alone
 from synth.protocol import HistoryPrompt, Sampling, Streaming
 from synth.sampling import NoiseStage, draw, exponential, fold, noise_key
 from synth.transformer import Transformer, attend_all
@@ -191,7 +192,9 @@ class FineStage:
         if job.temperature <= 0:
             seen[window.fill :, book] = logits.argmax(-1)
         else:
-            seen[window.fill :, book] = self._sample(job, logits, number, window, book)
+            with alone():
+                picked = self._sample(job, logits, number, window, book)
+            seen[window.fill :, book] = picked
         job.end()
 
     def logits(self, seen: Tensor, fill: int, book: int) -> Tensor:

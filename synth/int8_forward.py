@@ -23,7 +23,6 @@ from synth.int8_arithmetic import (
     gelu_all,
     norm_and_round,
     round_row,
-    scale_sums,
 )
 from synth.int8_attention import DTYPE, PAIR, ROWS, G, attend, place, recall
 from synth.int8_kernels import PADDING, zeros
@@ -31,50 +30,50 @@ from synth.int8_threads import LINE, counters, finish, take
 from synth.int8_tiles import LANES, products
 
 BLOCK = 64 if LANES == 16 else 48  # rows; a multiple of ROWS
-_COLUMNS = 8 * LANES  # whose sums are scaled together
 
 _products_2, _products_1 = products(ROWS, 2), products(ROWS, 1)
 
 
 @njit(**OPTIONS)
-def _sums(pair, whole, first, weight, to):
+def _tile(pair, whole, first, most, weight, scale, shift, column, out, row, left, add):
     """A tile of rows from `first` on times one or, where `pair`, two groups of weights.
 
-    The sums go to an address, of a buffer of _COLUMNS.
+    What they are of starts at `column` of scale and shift; out has as many from (row, left) on.
     """
-    size, numbers, row = whole.shape[1], 4 // whole.itemsize, 4 * _COLUMNS
+    size, numbers = whole.shape[1], 4 // whole.itemsize
     x_row, word, words = size * whole.itemsize, numbers * LANES, size // numbers
     x, group = whole.ctypes.data + first * x_row, LANES * size
+    of, by = scale.ctypes.data + 4 * column, shift.ctypes.data + 4 * column
+    m, line = most.ctypes.data + 4 * first, out.strides[0]
+    to = out.ctypes.data + row * line + 4 * left
     if pair:
-        _products_2(whole, x, x_row, weight, word, group, words, to, row)
+        _products_2(whole, x, x_row, weight, word, group, words, of, by, m, to, line, add)
     else:
-        _products_1(whole, x, x_row, weight, word, group, words, to, row)
+        _products_1(whole, x, x_row, weight, word, group, words, of, by, m, to, line, add)
 
 
 @njit(**OPTIONS)
-def _multiply(whole, most, weights, scale, shift, out, add, sums):
+def _multiply(whole, most, weights, scale, shift, out, add, spare):
     """out (R, O) = or += products of rounded rows whole (B, K) and packed weights at an address.
 
-    O is a multiple of LANES; rows of `whole` past R are multiplied for nothing. scale, shift, most:
-    see `int8_arithmetic.scale_sums`; sums (B, _COLUMNS) int32 to work in.
+    O is a multiple of LANES; rows of `whole` past R are multiplied for nothing. scale (O,), shift
+    (O,), most (B,): see `int8_kernels`; spare (ROWS, PAIR) float32 to work in.
     """
-    rows, size = out.shape[0], whole.shape[1]
-    outputs, kept_sums = scale.size, sums.ctypes.data
-    for left in range(0, outputs, _COLUMNS):
-        right = min(left + _COLUMNS, outputs)
-        for column in range(left, right, PAIR):
-            weight, to = weights + column * size, kept_sums + 4 * (column - left)
-            for r in range(0, rows, ROWS):
-                _sums(column + PAIR <= right, whole, r, weight, to + r * 4 * _COLUMNS)
-        for r in range(rows):
-            scale_sums(
-                sums[r, : right - left],
-                scale[left:right],
-                shift[left:right],
-                most[r],
-                out[r, left:right],
-                add,
-            )
+    rows, outputs = out.shape
+    for column in range(0, outputs, PAIR):
+        weight, right = weights + column * whole.shape[1], min(column + PAIR, outputs)
+        pair = right == column + PAIR
+        for r in range(0, rows, ROWS):
+            if r + ROWS <= rows:
+                _tile(pair, whole, r, most, weight, scale, shift, column, out, r, column, add)
+                continue
+            for i in range(r, rows):
+                for j in range(column, right):
+                    spare[i - r, j - column] = out[i, j]
+            _tile(pair, whole, r, most, weight, scale, shift, column, spare, 0, 0, add)
+            for i in range(r, rows):
+                for j in range(column, right):
+                    out[i, j] = spare[i - r, j - column]
 
 
 @kept(int8_arithmetic, int8_attention, int8_threads, int8_tiles)
@@ -95,9 +94,7 @@ def forward(
     rows = len(x)
     cached_keys, cached_values = cached
     queries, keys, values = shared
-    whole, inner_whole, inner, attended, most, buffer, gated, scores, shares, found, seen, sums = (
-        own
-    )
+    whole, inner_whole, inner, attended, most, buffer, gated, scores, shares, found, seen = own
     layers, width = len(norms), x.shape[1]
     blocks, old = (rows + BLOCK - 1) // BLOCK, (start + BLOCK - 1) // BLOCK
     begin = start if causal else rows
@@ -142,14 +139,16 @@ def forward(
                 shift = shifts[1][layer], shifts[2][layer], shifts[3][layer]
                 for r in range(count):
                     most[r] = round_row(attended[r], whole[r])
-                _multiply(whole, most, weights[layer, 1], scale[0], shift[0], row, True, sums)
+                _multiply(whole, most, weights[layer, 1], scale[0], shift[0], row, True, found)
                 norm_and_round(row, norms[layer, 1, 0], norms[layer, 1, 1], buffer, whole, most)
                 hidden = inner[:count]
-                _multiply(whole, most, weights[layer, 2], scale[1], shift[1], hidden, False, sums)
+                _multiply(whole, most, weights[layer, 2], scale[1], shift[1], hidden, False, found)
                 for r in range(count):
                     gelu_all(hidden[r], gated)
                     most[r] = round_row(gated, inner_whole[r])
-                _multiply(inner_whole, most, weights[layer, 3], scale[2], shift[2], row, True, sums)
+                _multiply(
+                    inner_whole, most, weights[layer, 3], scale[2], shift[2], row, True, found
+                )
             if layer + 1 < layers:
                 following = layer + 1
                 norm = norms[following, 0]
@@ -163,7 +162,7 @@ def forward(
                     shifts[0][following],
                     qkv,
                     False,
-                    sums,
+                    found,
                 )
                 place(
                     qkv,
@@ -222,5 +221,4 @@ def own(room: int, width: int, dtype: Any) -> tuple[np.ndarray, ...]:
         np.zeros((BLOCK, room), DTYPE),
         np.empty((ROWS, PAIR), np.float32),
         np.empty(BLOCK, np.float32),
-        np.empty((BLOCK, _COLUMNS), np.int32),
     )

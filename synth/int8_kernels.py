@@ -34,7 +34,6 @@ from synth.int8_arithmetic import (
     gelu_all,
     norm_and_round,
     round_row,
-    scale_sums,
     steps_of,
     zero_of,
 )
@@ -54,46 +53,60 @@ _products_8 = products(8)
 
 
 @njit(**OPTIONS)
+def _group(whole, most, weight, scale, shift, out, left, add):
+    """LANES columns of out from `left` on; scale, shift and out have as many from there."""
+    rows, size = whole.shape
+    x, x_row, numbers = whole.ctypes.data, size * whole.itemsize, 4 // whole.itemsize
+    word, words, row = numbers * LANES, size // numbers, out.strides[0]
+    of, by, times = scale.ctypes.data + 4 * left, shift.ctypes.data + 4 * left, most.ctypes.data
+    to, r = out.ctypes.data + 4 * left, 0
+    while r < rows:
+        a, m, y = x + r * x_row, times + 4 * r, to + r * row
+        if r + 8 <= rows:
+            count = 8
+            _products_8(whole, a, x_row, weight, word, 0, words, of, by, m, y, row, add)
+        elif r + 4 <= rows:
+            count = 4
+            _products_4(whole, a, x_row, weight, word, 0, words, of, by, m, y, row, add)
+        else:
+            count = 1
+            _products_1(whole, a, x_row, weight, word, 0, words, of, by, m, y, row, add)
+        r += count
+
+
+@njit(**OPTIONS)
+def _last_group(whole, most, weight, scale, shift, out, left, add):
+    """The same for columns that are fewer than LANES."""
+    columns = scale.size - left
+    of, by = np.zeros(LANES, np.float32), np.zeros(LANES, np.int32)
+    of[:columns], by[:columns] = scale[left:], shift[left:]
+    found = np.zeros((len(whole), LANES), np.float32)
+    if add:
+        found[:, :columns] = out[:, left:]
+    _group(whole, most, weight, of, by, found, 0, add)
+    out[:, left:] = found[:, :columns]
+
+
+@njit(**OPTIONS)
 def _multiply(whole, most, weights, scale, shift, out, add, counter):
     """out (R, out) = or += the products of rounded rows (R, K) and packed weights at an address.
 
     scale (out,): of an output's weights and of x's step; shift (out,): what 0 is in x times their
-    sum. counter: address of what threads share of this piece of work.
+    sum; most (R,): what `round_row` gave. counter: address of what threads share of this piece of
+    work.
     """
-    rows, size = whole.shape
-    first, x_row, numbers = whole.ctypes.data, size * whole.itemsize, 4 // whole.itemsize
+    size = whole.shape[1]
     groups = (scale.size + LANES - 1) // LANES
     share = max(1, _SHARE // (LANES * size))
-    sums = np.empty((8, LANES), np.int32)
-    to, line, word, words = sums.ctypes.data, 4 * LANES, numbers * LANES, size // numbers
     begin = take(counter, share)
     while begin < groups:
         end = min(begin + share, groups)
         for group in range(begin, end):
-            weight = weights + group * LANES * size
-            left, right = group * LANES, min((group + 1) * LANES, scale.size)
-            r = 0
-            while r < rows:
-                x = first + r * x_row
-                if r + 8 <= rows:
-                    count = 8
-                    _products_8(whole, x, x_row, weight, word, 0, words, to, line)
-                elif r + 4 <= rows:
-                    count = 4
-                    _products_4(whole, x, x_row, weight, word, 0, words, to, line)
-                else:
-                    count = 1
-                    _products_1(whole, x, x_row, weight, word, 0, words, to, line)
-                for k in range(count):
-                    scale_sums(
-                        sums[k],
-                        scale[left:right],
-                        shift[left:right],
-                        most[r + k],
-                        out[r + k, left:right],
-                        add,
-                    )
-                r += count
+            weight, left = weights + group * LANES * size, group * LANES
+            if left + LANES <= scale.size:
+                _group(whole, most, weight, scale, shift, out, left, add)
+            else:
+                _last_group(whole, most, weight, scale, shift, out, left, add)
         finish(counter, groups, end - begin)
         begin = take(counter, share)
     finish(counter, groups, 0)

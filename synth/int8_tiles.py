@@ -7,12 +7,15 @@ columns of b, held in registers. Knows addresses and sizes only.
 
 from collections.abc import Callable
 from enum import Enum
+from functools import reduce
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from synth.int8_arithmetic import AHEAD, fetch_ir
 
 
 def _lanes() -> int:
@@ -117,7 +120,14 @@ def tile(kind: Kind, rows: int, vectors: int = 1, turns: int = 1) -> Any:
 
     def function(typingctx, a, a_row, b, b_word, b_vector, words, out, out_row):
         def codegen(context, builder, signature, args):
-            _tile_ir(builder, kind, rows, vectors, turns, args)
+            out, out_row = args[6:]
+            sums = _sums_ir(builder, kind, rows, vectors, turns, args[:6])
+            for row, totals in enumerate(sums):
+                line = builder.add(out, builder.mul(out_row, ir.Constant(ir.IntType(64), row)))
+                for vector, total in enumerate(totals):
+                    place = builder.add(line, ir.Constant(ir.IntType(64), 4 * LANES * vector))
+                    pointer = builder.inttoptr(place, total.type.as_pointer())
+                    builder.store(total, pointer, align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 8), codegen
@@ -127,39 +137,91 @@ def tile(kind: Kind, rows: int, vectors: int = 1, turns: int = 1) -> Any:
 
 
 def products(rows: int, vectors: int = 1, turns: int = 1) -> Any:
-    """The same of whole numbers: a function that takes an array of rounded rows before the rest.
+    """The same of rounded rows, which are an array before the rest, as the numbers they stand for.
 
-    By what those are, 8 or 16 bits, the tile is of INT8 or of WIDE.
+    By what those are, 8 or 16 bits, the tile is of INT8 or of WIDE. Before `out` come the addresses
+    of float32 that a column's sums are scaled by, of int32 that they are shifted by before, and of
+    float32 that a row is scaled by; after `out_row` whether what is there is added to.
     """
 
-    def function(typingctx, whole, a, a_row, b, b_word, b_vector, words, out, out_row):
+    def function(
+        typingctx,
+        whole,
+        a,
+        a_row,
+        b,
+        b_word,
+        b_vector,
+        words,
+        scale,
+        shift,
+        most,
+        out,
+        out_row,
+        add,
+    ):
         kind = Kind.INT8 if whole.dtype == types.uint8 else Kind.WIDE
 
         def codegen(context, builder, signature, args):
-            _tile_ir(builder, kind, rows, vectors, turns, args[1:])
+            scale, shift, most, out, out_row, add = args[7:]
+            sums = _sums_ir(builder, kind, rows, vectors, turns, args[1:7])
+            _scaled_ir(builder, sums, scale, shift, most, out, out_row, add)
             return context.get_dummy_value()
 
-        return types.void(whole, *[types.int64] * 8), codegen
+        return types.void(whole, *[types.int64] * 11, types.boolean), codegen
 
     function.__name__ = f"_products_{rows}_{vectors}"
     return intrinsic(function)
 
 
-def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: int, args) -> None:
-    a, a_row, b, b_word, b_vector, words, out, out_row = args
+def _scaled_ir(builder: ir.IRBuilder, sums, scale, shift, most, out, out_row, add) -> None:
+    """Write (sums - shift) * scale * most, or add it, in this order in every tile, so that a row is
+    the same in each: Numba lets LLVM choose another, but for the fences.
+    """
+    fence_of = ir.VectorType(ir.FloatType(), LANES)
+    fence = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(fence_of, [fence_of]), f"llvm.arithmetic.fence.v{LANES}f32"
+    )
+    index, number = ir.IntType(64), ir.FloatType()
+    whole, numbers = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(number, LANES)
+
+    def at(address, offset: int, kind):
+        moved = builder.add(address, ir.Constant(index, offset))
+        return builder.inttoptr(moved, kind.as_pointer())
+
+    vectors = range(len(sums[0]))
+    scales = [builder.load(at(scale, 4 * LANES * v, numbers), align=4) for v in vectors]
+    shifts = [builder.load(at(shift, 4 * LANES * v, whole), align=4) for v in vectors]
+    for row, totals in enumerate(sums):
+        times = _spread(builder, builder.load(at(most, 4 * row, number), align=4))
+        line = builder.add(out, builder.mul(out_row, ir.Constant(index, row)))
+        for v, total in enumerate(totals):
+            place = at(line, 4 * LANES * v, numbers)
+            y = builder.sitofp(builder.sub(total, shifts[v]), numbers)
+            y = builder.call(fence, [builder.fmul(y, scales[v])])
+            y = builder.call(fence, [builder.fmul(y, times)])
+            more = builder.fadd(builder.load(place, align=4), y)
+            builder.store(builder.select(add, more, y), place, align=4)
+
+
+def _spread(builder: ir.IRBuilder, value) -> Any:
+    """A vector with one value in all lanes."""
+    nowhere = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    alone = builder.insert_element(nowhere, value, ir.Constant(ir.IntType(32), 0))
+    first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(alone, nowhere, first)
+
+
+def _sums_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: int, args) -> Any:
+    """The loop of a tile; returns its sums, a list of rows of vectors."""
+    a, a_row, b, b_word, b_vector, words = args
     word, index = ir.IntType(32), ir.IntType(64)
-    spread = ir.VectorType(word, LANES)
-    sums = spread if kind.is_whole else ir.VectorType(ir.FloatType(), LANES)
-    nowhere = ir.Constant(spread, ir.Undefined)
-    first = ir.Constant(spread, [0] * LANES)
-    nothing = first if kind.is_whole else ir.Constant(sums, [0.0] * LANES)
+    sums = ir.VectorType(word if kind.is_whole else ir.FloatType(), LANES)
+    nothing = ir.Constant(sums, [0 if kind.is_whole else 0.0] * LANES)
     multiply_add = _multiply_add(builder, kind)
 
     def number(value: int) -> ir.Constant:
         return ir.Constant(index, value)
-
-    def at(address, kind):
-        return builder.inttoptr(address, kind.as_pointer())
 
     starts = [builder.add(a, builder.mul(a_row, number(row))) for row in range(rows)]
     before = builder.block
@@ -176,11 +238,12 @@ def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: 
     for turn in range(turns):
         places = [builder.add(lie, builder.mul(b_vector, number(v))) for v in range(vectors)]
         columns = [_of_b(builder, kind, place) for place in places]
+        if vectors == 1 and kind.is_whole:  # a step's weights, which come from memory
+            fetch_ir(builder, builder.add(lie, number(AHEAD)))
         offset = builder.mul(builder.add(count, number(turn)), number(4))
         for row in range(rows):
-            one = builder.load(at(builder.add(starts[row], offset), word), align=1)
-            alone = builder.insert_element(nowhere, one, ir.Constant(word, 0))
-            same = builder.shuffle_vector(alone, nowhere, first)
+            where = builder.inttoptr(builder.add(starts[row], offset), word.as_pointer())
+            same = _spread(builder, builder.load(where, align=1))
             for vector in range(vectors):
                 total = held[turn][row][vector]
                 total.add_incoming(nothing, before)
@@ -192,11 +255,9 @@ def _tile_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: 
     builder.cbranch(builder.icmp_signed("<", following, words), loop, done)
     builder.position_at_end(done)
     add = builder.add if kind.is_whole else builder.fadd
-    for row in range(rows):
-        for vector in range(vectors):
-            total = held[0][row][vector].incomings[1][0]
-            for turn in range(1, turns):
-                total = add(total, held[turn][row][vector].incomings[1][0])
-            offset = builder.mul(out_row, number(row))
-            offset = builder.add(offset, number(4 * LANES * vector))
-            builder.store(total, at(builder.add(out, offset), sums), align=4)
+
+    def total_of(row: int, vector: int):
+        parts = [held[turn][row][vector].incomings[1][0] for turn in range(turns)]
+        return reduce(add, parts)
+
+    return [[total_of(row, vector) for vector in range(vectors)] for row in range(rows)]

@@ -20,6 +20,7 @@ from torch import Tensor
 from synth.fused_decode import FusedDecode
 from synth.fused_forward import FusedForward
 from synth.gpu_decode import MOST_ROWS, GpuDecode
+from synth.helpers import alone
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.prefill_graphs import PrefillGraphs
 from synth.slot_draws import Draw, Rules, SlotDraws
@@ -250,13 +251,14 @@ class Stepper:
             logits = self._kernels(x, position, turn)
         else:
             logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
-        noise = self._noise_now(rows, logits.shape[-1])
-        drawn = self._draws.sample(logits.to(self._float), index, noise, rows.rules)
-        row, scores = drawn.row, () if drawn.log_prob is None else (drawn.log_prob,)
-        advance = self.exec_mask[index]
-        self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
-        self.position[index] += advance
-        self.step[index] += advance
+        with alone():
+            noise = self._noise_now(rows, logits.shape[-1])
+            drawn = self._draws.sample(logits.to(self._float), index, noise, rows.rules)
+            row, scores = drawn.row, () if drawn.log_prob is None else (drawn.log_prob,)
+            advance = self.exec_mask[index]
+            self.token[index] = torch.where(advance, row + self._offsets[turn], self.token[index])
+            self.position[index] += advance
+            self.step[index] += advance
         return row, drawn.ended, *scores
 
     def _attend(self, rows: "_Rows", position: Tensor, span: int) -> Attend:
