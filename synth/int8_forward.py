@@ -165,7 +165,8 @@ def forward(
                     found,
                 )
                 place(
-                    qkv,
+                    inner,  # whose rows Numba knows to be without gaps
+                    count,
                     first,
                     start + first,
                     cached_keys[following, slot],
