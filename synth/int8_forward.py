@@ -185,6 +185,21 @@ def forward(
         at += 2 * LINE
 
 
+@kept(int8_arithmetic, int8_attention, int8_threads, int8_tiles)
+def repeat_product(whole, most, weights, scale, shift, times, counter, own):
+    """Make the product of a block `times` times, for whoever wants to know how long that takes.
+
+    own: out (B, O) and spare, see `_multiply`, of each thread; counter: `pieces`.
+    """
+    out, spare = own
+    at, done = counter.ctypes.data, 0
+    while take(at, 1) < times:
+        _multiply(whole, most, weights, scale, shift, out, False, spare)
+        done += 1
+    finish(at, times, done)
+    finish(at, times, 0)
+
+
 def fits(width: int, head_size: int) -> bool:
     """Whether products and heads are whole tiles."""
     return width % PADDING == 0 and head_size % LANES == 0

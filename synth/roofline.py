@@ -1,9 +1,9 @@
 """What this machine can do at most, and what each stage asks of it: the least time it could take.
 
-Measured are the rate at which memory is read and that of matrix products; reckoned from the shapes
-are the bytes that decode steps must read (the weights once a step, the keys and values of each job)
-and the operations of what is computed many positions at a time: prefills, the fine stage, the
-codec. The larger of the two times, step by step, is a stage's floor.
+Measured are the rate at which memory is read and that of matrix products, torch's or our own,
+whichever is faster; reckoned from the shapes are the bytes that decode steps must read (the weights
+once a step, the keys and values of each job) and the operations of what is computed many positions
+at a time: prefills, the fine stage, the codec. The larger of the two times, step by step, is a stage's floor.
 """
 
 import time
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from synth.coarse import CoarseInput, total_steps
 from synth.contenders import Case
-from synth.linear import Int8Linear, int8_limit
+from synth.helpers import Helpers
+from synth.linear import Int8Linear, PackedInt8Linear, int8_kernels, int8_limit
 from synth.protocol import Stage
 from synth.vocab import ModelConfig, TransformerShape
 
@@ -72,7 +74,37 @@ def measure(*, repeats: int = 5, read_bytes: int = _READ_BYTES, width: int = _WI
     if int8_limit():
         eighth = Int8Linear(weight)
         products["int8"] = lambda: eighth(x)
-    return Rates(bytes_s, {name: flops / _best(work, repeats) for name, work in products.items()})
+    rates = {name: flops / _best(work, repeats) for name, work in products.items()}
+    if compiled := _compiled_product(weight, _ROWS):
+        repeat, rows = compiled
+        own = 2 * rows * width * 4 * width / _best(repeat, repeats)
+        rates["int8"] = max(own, rates.get("int8", 0.0))
+    return Rates(bytes_s, rates)
+
+
+def _compiled_product(weight: Tensor, rows: int) -> tuple[Callable[[], None], int] | None:
+    """What multiplies `rows` rows or some more by our own products, where this processor has them;
+    and how many rows.
+    """
+    if (kernels := int8_kernels()) is None:
+        return None
+    from synth import int8_forward as module  # which needs Numba
+
+    linear = PackedInt8Linear(weight)
+    whole = kernels.zeros(module.BLOCK, weight.shape[1], linear.dtype)
+    most, helpers = np.ones(module.BLOCK, np.float32), Helpers("products", most=64)
+    times = -(-rows // module.BLOCK)
+
+    def own(_: int) -> tuple[np.ndarray, np.ndarray]:
+        out = np.zeros((module.BLOCK, len(weight)), np.float32)
+        return out, np.zeros((module.ROWS, module.PAIR), np.float32)
+
+    def repeat() -> None:
+        address, pieces = linear.packed.ctypes.data, module.pieces(1)
+        work = (whole, most, address, linear.scale, linear.shift, times, pieces)
+        helpers.run(module.repeat_product, work, own)
+
+    return repeat, times * module.BLOCK
 
 
 def _weights(shape: TransformerShape) -> int:

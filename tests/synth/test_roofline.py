@@ -1,5 +1,6 @@
 """The least work of each stage: reckoned from shapes, held against what the engine really does."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,6 +9,7 @@ from synth import roofline
 from synth.bench import random_history
 from synth.coarse import CoarseStage
 from synth.contenders import Case, Ours
+from synth.linear import PackedInt8Linear, int8_kernels
 from synth.model import build_model
 from synth.protocol import Stage
 from synth.roofline import Rates
@@ -71,3 +73,24 @@ def test_the_machines_rates_are_measured() -> None:
     rates = roofline.measure(repeats=1, read_bytes=1 << 22, width=64)
     assert rates.bytes_s > 1e6 and min(rates.flops_s.values()) > 1e6
     assert {"fp32", "bf16"} <= set(rates.flops_s)
+
+
+def test_what_is_timed_of_our_own_products_are_products() -> None:
+    if (kernels := int8_kernels()) is None:
+        pytest.skip("no kernels for this processor")
+    from synth import int8_forward as module
+
+    linear = PackedInt8Linear(torch.randn(96, 48, generator=torch.Generator().manual_seed(0)))
+    rows = kernels.zeros(module.BLOCK, 48, linear.dtype)
+    rows[:] = np.random.default_rng(0).integers(0, 200, rows.shape)
+    most = np.full(module.BLOCK, 2.0, np.float32)
+    out, spare = np.zeros((module.BLOCK, 96), np.float32), np.zeros((module.ROWS, module.PAIR))
+    own = (out, spare.astype(np.float32))
+    numbers = (rows, most, linear.packed.ctypes.data, linear.scale, linear.shift)
+    module.repeat_product(*numbers, 3, module.pieces(1), own)
+    one = np.zeros((1, 96), np.float32)
+    for row in (0, module.BLOCK - 1):
+        counter = kernels.pieces(1)
+        weights = (linear.packed.ctypes.data, linear.scale, linear.shift)
+        kernels._multiply(rows[row : row + 1], most[:1], *weights, one, False, counter.ctypes.data)
+        np.testing.assert_array_equal(out[row], one[0])
