@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synth.codec import Codec
+from synth.helpers import alone
 
 
 class CodecStream:
@@ -161,7 +162,8 @@ class _Recurrent:
         if x.shape[-1] == 0:
             return x
         x = x.permute(2, 0, 1)
-        y, self._state = self._lstm(x, self._state)
+        with alone():  # each of its steps is a small product
+            y, self._state = self._lstm(x, self._state)
         return (y + x if self._skip else y).permute(1, 2, 0)
 
 

@@ -24,7 +24,7 @@ from synth.fine_windows import (
 from synth.fused_forward import FusedForward
 from synth.helpers import alone
 from synth.protocol import HistoryPrompt, Sampling, Streaming
-from synth.sampling import NoiseStage, draw, exponential, fold, noise_key
+from synth.sampling import NoiseStage, draw, noise_key, noise_of
 from synth.transformer import Transformer, attend_all
 from synth.vocab import ModelConfig
 
@@ -183,6 +183,7 @@ class FineStage:
         dtype = precision.dtype
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
         self._forward = FusedForward.of(transformer)
+        self._exponential = noise_of(self._float, compiled=self._forward is not None)
 
     def step(self, job: FineJob) -> None:
         """Predict one codebook of one window and write it into the job's buffer."""
@@ -223,13 +224,12 @@ class FineStage:
         count, size = logits.shape
         first = torch.full((count,), job.key(number, book), dtype=torch.int64)
         frames = torch.arange(window.fill, window.fill + count)
-        keys = fold(first, frames).to(logits.device)
+        first, frames = first.to(logits.device), frames.to(logits.device)
         temperature = torch.full((count,), job.temperature, device=logits.device).to(logits)
         chunk = _NOISE_ROWS if logits.device.type == "cpu" else count
+        numbers = (logits, temperature, first, frames)
         picked = [
-            draw(z, t, exponential(k, size, logits.dtype), greedy=False)[0]
-            for z, t, k in zip(
-                logits.split(chunk), temperature.split(chunk), keys.split(chunk), strict=True
-            )
+            draw(z, t, self._exponential(k, frame, size), greedy=False)[0]
+            for z, t, k, frame in zip(*(x.split(chunk) for x in numbers), strict=True)
         ]
         return torch.cat(picked)

@@ -3,7 +3,8 @@
 Measured are the rate at which memory is read and that of matrix products, torch's or our own,
 whichever is faster; reckoned from the shapes are the bytes that decode steps must read (the weights
 once a step, the keys and values of each job) and the operations of what is computed many positions
-at a time: prefills, the fine stage, the codec. The larger of the two times, step by step, is a stage's floor.
+at a time: prefills, the fine stage, the codec. The larger of the two times, step by step, is a
+stage's floor.
 """
 
 import time

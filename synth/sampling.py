@@ -10,10 +10,13 @@ Source of the filters: suno-ai/bark@f4f32d4 bark/generation.py:468-493. Differs:
 device; temperature 0 is the limit (argmax) in place of a crash.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 
 import torch
 from torch import Tensor
+
+from synth.helpers import compiles
 
 _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -72,6 +75,20 @@ def exponential(key: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
     # u stays off 0 and 1, so that E is neither 0 nor infinite.
     u = ((bits >> 32) & 0xFFFFFFFF).to(dtype).add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
     return u.neg_().log1p_().neg_()
+
+
+def noise_of(dtype: torch.dtype, *, compiled: bool) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """`exponential` in a dtype of keys (R,) folded with words (R,), and a vocabulary.
+
+    compiled: by `synth.compiled_noise`, for the CPU, if it can be had; the numbers are the same.
+    """
+    if compiled and dtype == torch.float32:
+        from synth import compiled_noise  # which needs Numba
+
+        one = torch.zeros(1, dtype=torch.int64)
+        if compiles(lambda: compiled_noise.exponential(one, one, 1), "noise"):
+            return compiled_noise.exponential
+    return lambda key, word, vocab: exponential(fold(key, word), vocab, dtype)
 
 
 def keep_top_p(logits: Tensor, p: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synth.sampling import draw, exponential, fold, is_end, keep_top_k, keep_top_p
+from synth.sampling import draw, is_end, keep_top_k, keep_top_p, noise_of
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,17 @@ class SlotDraws:
     """B slots. With `end_row`, that row of the head ends the sequence."""
 
     def __init__(
-        self, slots: int, *, dtype: torch.dtype, device: torch.device, end_row: int | None
+        self,
+        slots: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        end_row: int | None,
+        compiled: bool = False,
     ) -> None:
-        """dtype: what logits are sampled in."""
+        """dtype: what logits are sampled in. compiled: see `noise_of`."""
         self._end_row = end_row
-        self._dtype = dtype
+        self._exponential = noise_of(dtype, compiled=compiled)
         self._draws = [Draw(0, 0.0)] * slots
 
         def state(dtype: torch.dtype, fill: float = 0) -> Tensor:
@@ -101,7 +107,7 @@ class SlotDraws:
         step (N,): how many tokens each row has sampled, then the rows' next steps.
         """
         key = self._key[index]
-        return exponential(fold(key.repeat(len(step) // len(key)), step), vocab, self._dtype)
+        return self._exponential(key.repeat(len(step) // len(key)), step, vocab)
 
     def sample(
         self, logits: Tensor, index: slice | Tensor, noise: Tensor | None, rules: Rules

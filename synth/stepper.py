@@ -81,7 +81,13 @@ class Stepper:
             self._fused = FusedDecode.of(transformer, self._heads, self.cache)
             self._forward = FusedForward.of(transformer, self.cache)
         self.live = [0] * slots  # positions in the cache, the host's mirror of `position`
-        self._draws = SlotDraws(slots, dtype=self._float, device=device, end_row=end_row)
+        self._draws = SlotDraws(
+            slots,
+            dtype=self._float,
+            device=device,
+            end_row=end_row,
+            compiled=self._fused is not None,
+        )
 
         def state(dtype: torch.dtype, fill: float = 0) -> Tensor:
             return torch.full((slots,), fill, dtype=dtype, device=device)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from synth.linear import int8_kernels
 from synth.sampling import (
     NoiseStage,
     draw,
@@ -18,6 +19,7 @@ from synth.sampling import (
     keep_top_p,
     mix_,
     noise_key,
+    noise_of,
 )
 from tests.synth.reference import original
 from tests.synth.tiny import NARROW
@@ -243,3 +245,18 @@ def test_noise_is_the_same_on_the_gpu() -> None:
     on_cpu = exponential(keys, 10_001, torch.float32)
     on_gpu = exponential(keys.cuda(), 10_001, torch.float32).cpu()
     torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-6, atol=1e-12)
+
+
+def test_compiled_noise_is_the_same_to_the_last_bit() -> None:
+    """Keys and words of all sizes, and one token a row as well as many."""
+    if int8_kernels() is None:
+        pytest.skip("nothing is compiled on this processor")
+    key = torch.randint(-(2**63), 2**63 - 1, (40,), generator=torch.Generator().manual_seed(0))
+    word = torch.arange(40) * 10**9
+    compiled = noise_of(torch.float32, compiled=True)
+    for vocab in (1, 7, 10_001):
+        expected = exponential(fold(key, word), vocab, torch.float32)
+        assert torch.equal(compiled(key, word, vocab), expected)
+    assert compiled is not noise_of(torch.float32, compiled=False)
+    in_double = noise_of(torch.float64, compiled=True)(key, word, 5)
+    assert torch.equal(in_double, exponential(fold(key, word), 5, torch.float64))

@@ -21,7 +21,7 @@ from tests.synth.tiny import NARROW, tiny_model
         (0, 3, True, 3),
         (15, 44, False, 0),
         (15, 45, False, 30),
-        (15, 500, False, 60),
+        (15, 500, False, 120),
         (15, 16, True, 1),
         (500, 500, True, 0),
     ],
