@@ -20,6 +20,7 @@ from bot.demo_sound import PageSounds
 from synth.interpreter import python
 
 _CHANNEL = "try-it-here"
+_REVISION = "published_revision"
 _SIZE = 960, 720  # of simcord's screenshots; what a browser shows follows its window
 
 
@@ -105,13 +106,16 @@ class LivePage(Preview):
         """
         page = self._get_page(context_id)
         looks = self._looks.get(page.id, range(0))
-        if (
-            isinstance(body, dict)
-            and body.get("published_revision") in looks
-            and looks.stop == page.revision + 1
-        ):
-            body = body | {"published_revision": page.revision}
+        shown = _shown_in(body)
+        if looks.stop == page.revision + 1 and shown in looks:
+            body = {**body, _REVISION: page.revision}
         return await super()._action(context_id, body)
+
+
+def _shown_in(body: Any) -> int:
+    """Which publication an action was taken on; 0 where it does not say."""
+    shown: Any = body.get(_REVISION) if hasattr(body, "get") else None
+    return shown if isinstance(shown, int) else 0
 
 
 async def furnish(
