@@ -16,8 +16,8 @@ def test_low_latency_is_heard_sooner_by_a_clock_that_counts_looks() -> None:
         assert clip.first_s == 1 and clip.audio_s == 2.0
         assert clip.first_s <= clip.steady_s <= clip.made_s
     exact = clips[0]
-    assert exact.made_s == 4  # 15, 60, 60 and 15 frames
-    assert exact.steady_s == 4 - (15 + 60 + 60) / 75
+    assert exact.made_s == 3  # 15, 120 and 15 frames, of which the first must last for one look
+    assert exact.steady_s == 2 - 15 / 75
 
 
 def test_the_table_shows_medians_of_each_way() -> None:

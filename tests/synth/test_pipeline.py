@@ -111,7 +111,7 @@ def test_sound_comes_in_chunks_of_which_the_first_is_short() -> None:
     assert [chunk.chunk for chunk in chunks] == list(range(len(chunks)))
     assert {chunk.utterance for chunk in chunks} == {3}
     hop = RANDOM.codec.hop
-    assert [len(chunk.samples) // hop for chunk in chunks] == [15, 60, 60, 15]
+    assert [len(chunk.samples) // hop for chunk in chunks] == [15, 120, 15]
     whole = pipeline.model.codec.decode(done.history.fine_codes)
     assert np.abs(samples - whole).max() < 1e-5
 
