@@ -124,7 +124,13 @@ class Bark:
             torch.set_num_threads(threads)
         checkpoint = open_checkpoint(model or AUTO_MODEL)
         device, plan = place(checkpoint.config, device, precision)
-        built = build_model(checkpoint, device=device, precision=precision, turbo=turbo)
+        built = build_model(
+            checkpoint,
+            device=device,
+            precision=precision,
+            turbo=turbo,
+            offload=bool(plan and plan.offload),
+        )
         slots = min(slots, plan.slots) if plan else slots
         return cls(Pipeline(built, slots=slots, graphs=graphs))
 

@@ -16,12 +16,16 @@ _CODEC_BYTES = 0.1e9
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes, and what they are good for. `slots` is 0 where the model does not fit."""
+    """Bytes, and what they are good for. `slots` is 0 where the model does not fit.
+
+    offload: there is room for the weights of one transformer at a time, and those are counted.
+    """
 
     free_bytes: float
     weight_bytes: float
     slot_bytes: float
     slots: int
+    offload: bool = False
 
     def __str__(self) -> str:
         free, weights, slot = (
@@ -30,6 +34,11 @@ class MemoryPlan:
         needs = weights + slot + _RESERVE_BYTES / 1e9
         if not self.slots:
             return f"{free:.1f} GB are free and {needs:.1f} GB are needed"
+        if self.offload:
+            return (
+                f"of {free:.1f} GB free, {weights:.1f} GB hold one stage's weights at a time, the "
+                f"others waiting outside (offload), and {slot:.2f} GB 1 clip"
+            )
         clips = "1 clip" if self.slots == 1 else f"{self.slots} clips"
         return (
             f"of {free:.1f} GB free, {weights:.1f} GB hold the weights and {slot:.2f} GB each of "
@@ -38,18 +47,24 @@ class MemoryPlan:
 
 
 def plan_memory(config: ModelConfig, free_bytes: float, itemsize: int) -> MemoryPlan:
-    """The plan for a model whose weights are still to be loaded.
+    """The plan for a model whose weights are still to be loaded: for as many clips as there is room
+    for, else for one with offload.
 
     itemsize: bytes a number of weights, keys and values.
     """
     shapes = (config.semantic_shape, config.coarse_shape)
-    numbers = sum(_numbers(shape, tables=1, heads=1) for shape in shapes)
+    numbers = [_numbers(shape, tables=1, heads=1) for shape in shapes]
     fine = config.fine.codebooks
-    numbers += _numbers(config.fine_shape, tables=fine, heads=0)  # heads are the tables again
-    weights = numbers * itemsize + _CODEC_BYTES
+    numbers.append(_numbers(config.fine_shape, tables=fine, heads=0))  # heads are the tables again
     slot = sum(2 * s.n_layer * s.context * s.width for s in shapes) * itemsize
-    slots = int((free_bytes - _RESERVE_BYTES - weights) // slot)
-    return MemoryPlan(free_bytes, weights, slot, max(0, min(_MOST_SLOTS, slots)))
+
+    def plan(numbers: int, most: int, offload: bool) -> MemoryPlan:
+        weights = numbers * itemsize + _CODEC_BYTES
+        slots = int((free_bytes - _RESERVE_BYTES - weights) // slot)
+        return MemoryPlan(free_bytes, weights, slot, max(0, min(most, slots)), offload)
+
+    whole = plan(sum(numbers), _MOST_SLOTS, False)
+    return whole if whole.slots else plan(max(numbers), 1, True)
 
 
 def _numbers(shape: TransformerShape, *, tables: int, heads: int) -> int:

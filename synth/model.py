@@ -17,9 +17,11 @@ from synth.allocator import loading
 from synth.codec import Codec
 from synth.errors import InvalidRequest
 from synth.memory_plan import MemoryPlan, plan_memory
+from synth.offload import Offload, room_for
 from synth.precision import Precision, pick_precision
+from synth.protocol import Stage
 from synth.tokenizer import Tokenizer
-from synth.transformer import Transformer, build_transformer
+from synth.transformer import Transformer, build_transformer, tensor_shapes
 from synth.turbo import hurried
 from synth.vocab import ModelConfig
 
@@ -50,6 +52,12 @@ class Model:
     tokenizer: Tokenizer
     device: torch.device
     precision: Precision  # of the transformers; the codec is always single precision
+    offload: Offload | None = None  # where one transformer at a time is on the device
+
+    def bring(self, stage: Stage) -> None:
+        """Have what a stage works with on the device."""
+        if self.offload is not None and stage is not Stage.CODEC:
+            self.offload.bring(stage.value)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -140,13 +148,24 @@ def largest_transformer(config: ModelConfig) -> int:
     return max(12 * shape.n_layer * shape.width**2 for shape in shapes)
 
 
+def _room(config: ModelConfig, picked: Precision, name: str, codebooks: int) -> int:
+    shapes = tensor_shapes(getattr(config, f"{name}_shape"), codebooks=codebooks)
+    return room_for(list(shapes.values()), getattr(picked, name).dtype)
+
+
 def build_model(
-    checkpoint: Checkpoint, *, device: str = "auto", precision: str = "auto", turbo: bool = False
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    turbo: bool = False,
+    offload: bool = False,
 ) -> Model:
     """Put a checkpoint's weights on a device, every tensor's presence and shape checked.
 
     device: "auto", "cpu", "cuda[:n]" or "mps"; precision: one of `synth.precision.PRECISIONS`
-    ("fp64" is for tests); turbo: see `synth.turbo`.
+    ("fp64" is for tests); turbo: see `synth.turbo`; offload: keep one transformer at a time on the
+    device, the others beside it.
     Raises InvalidRequest that names stage and tensor, expected and found.
     """
     config = hurried(checkpoint.config) if turbo else checkpoint.config
@@ -160,15 +179,24 @@ def build_model(
             "has embeddings for; the two belong to different models."
         )
 
-    def stage(name: str, codebooks: int = 0) -> Transformer:
+    books = {"fine": config.fine.codebooks}
+    away: Offload | None = None
+    if offload:
+        stages = ("semantic", "coarse", "fine")
+        away = Offload(
+            where, max(_room(config, picked, name, books.get(name, 0)) for name in stages)
+        )
+
+    def stage(name: str) -> Transformer:
         shape = getattr(config, f"{name}_shape")
         return build_transformer(
             name,
             shape,
             checkpoint.tensors(name),
-            codebooks=codebooks,
+            codebooks=books.get(name, 0),
             device=where,
             precision=getattr(picked, name),
+            put=away.keeper(name) if away else None,
         )
 
     codec_dtype = torch.float64 if picked.name == "fp64" else torch.float32
@@ -177,9 +205,10 @@ def build_model(
             config=config,
             semantic=stage("semantic"),
             coarse=stage("coarse"),
-            fine=stage("fine", config.fine.codebooks),
+            fine=stage("fine"),
             codec=Codec(config, checkpoint.tensors("codec"), device=where, dtype=codec_dtype),
             tokenizer=tokenizer,
             device=where,
             precision=picked,
+            offload=away,
         )

@@ -39,6 +39,8 @@ from synth.turns import Turns
 
 logger = logging.getLogger(__name__)
 
+_STAGES = (Stage.CODEC, Stage.FINE, Stage.COARSE, Stage.SEMANTIC)
+
 
 class Pipeline:
     """Jobs in slots over one model. Not thread-safe: one thread owns it."""
@@ -60,12 +62,17 @@ class Pipeline:
         self.slots = slots
         self._clock = clock
         with torch.inference_mode(), loading():
+            model.bring(Stage.SEMANTIC)
             self._semantic = SemanticStage(model.semantic, model.config, slots=slots)
+            model.bring(Stage.COARSE)
             self._coarse = CoarseStage(model.coarse, model.config, slots=slots)
+            model.bring(Stage.FINE)
             self._fine = FineStage(model.fine, model.config)
         self._records = graphs and model.device.type == "cuda"
         if self._records:
+            model.bring(Stage.SEMANTIC)
             self._semantic.record_steps()
+            model.bring(Stage.COARSE)
             self._coarse.record_steps()
         self._jobs: list[Job | None] = [None] * slots
         self._stage_turn = 0
@@ -124,14 +131,21 @@ class Pipeline:
         if late := self._expire():
             return late
         self._buffered_s = buffered_s or {}
-        stages = (Stage.CODEC, Stage.FINE, Stage.COARSE, Stage.SEMANTIC)
-        for offset in range(len(stages)):
-            stage = stages[(self._stage_turn + offset) % len(stages)]
+        for stage in self._order():
             jobs = [job for job in self._jobs if job is not None and job.can_run(stage)]
             if jobs:
-                self._stage_turn = (self._stage_turn + offset + 1) % len(stages)
+                self._stage_turn = _STAGES.index(stage) + 1
+                self.model.bring(stage)
                 return self._work(stage, jobs)
         return []
+
+    def _order(self) -> list[Stage]:
+        """The stages, the one whose turn it is first."""
+        turn = self._stage_turn % len(_STAGES)
+        order = [*_STAGES[turn:], *_STAGES[:turn]]
+        if away := self.model.offload:  # to change what is on the device takes as long as 50 steps
+            order.sort(key=lambda stage: stage.value != away.present)
+        return order
 
     def run(
         self,

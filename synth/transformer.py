@@ -138,8 +138,11 @@ def build_transformer(
     codebooks: int = 0,
     device: torch.device,
     precision: StagePrecision,
+    put: Callable[[Tensor], Tensor] | None = None,
 ) -> Transformer:
     """Check every tensor and put the weights in place; `codebooks` as in `tensor_shapes`.
+
+    put: gives a weight its place, where that is not the device's memory for as long as it lives.
 
     Raises InvalidRequest that names stage and tensor, expected and found.
     """
@@ -153,6 +156,8 @@ def build_transformer(
     check_tensors(stage, tensor_shapes(shape, codebooks=codebooks), tensors)
 
     def placed(name: str, dtype: torch.dtype | None = None) -> Tensor:
+        if put is not None:
+            return put(tensors[name].to(dtype=dtype or precision.dtype).contiguous())
         return tensors[name].to(device=device, dtype=dtype or precision.dtype).contiguous()
 
     def get(name: str, dtype: torch.dtype | None = None) -> Tensor:

@@ -66,6 +66,7 @@ def load_engine(settings: WorkerSettings) -> Engine:
         device=device,
         precision=settings.precision,
         turbo=settings.turbo,
+        offload=bool(plan and plan.offload),
     )
     config = model.config
     slots = settings.slots or (plan.slots if plan else _CPU_SLOTS)
