@@ -12,23 +12,26 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from synth import sampling
 from synth.compiled import kept
 from synth.int8_arithmetic import OPTIONS
 
 # Not in another order than torch: other bits would be other noise.
 _OPTIONS: dict[str, Any] = OPTIONS | {"fastmath": False}
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_GOLDEN = np.uint64(sampling.GOLDEN)
+(_SHIFT_1, _FACTOR_1), (_SHIFT_2, _FACTOR_2) = (
+    (np.uint64(shift), np.uint64(factor)) for shift, factor in sampling.MIX
+)
 
 
 @njit(**_OPTIONS)
 def _mix(x):
-    x = (x ^ (x >> np.uint64(30))) * _FIRST
-    x = (x ^ (x >> np.uint64(27))) * _SECOND
+    x = (x ^ (x >> _SHIFT_1)) * _FACTOR_1
+    x = (x ^ (x >> _SHIFT_2)) * _FACTOR_2
     return x ^ (x >> np.uint64(31))
 
 
-@kept(options=_OPTIONS)
+@kept(sampling, options=_OPTIONS)
 def _fill(keys, words, out):
     """out (R, V) float32 = -u, u uniform between 0 and 1, of keys and words (R,) uint64."""
     for row in range(len(keys)):

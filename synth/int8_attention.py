@@ -127,7 +127,7 @@ def place(qkv, rows, first, at, cached_keys, cached_values, queries, keys, value
     size = words * G
     width = heads * size
     down = np.float32(1.0 / math.sqrt(size))
-    # Rounded in order first: one number at a time this takes four times as long.
+    # Rounded in order first: one number at a time all this takes three times as long.
     rounded = np.empty(2 * width, keys.dtype)
     key_words, in_words = keys.view(np.uint32), rounded.view(np.uint32)
     for r in range(rows):

@@ -52,6 +52,7 @@ class Offload:
         """Have the stage's weights on the device, in place of another's."""
         if stage == self.present:
             return
+        self.present = ""  # until all of it is there
         # Whatever still reads the old ones, on any stream, comes first.
         if self._memory.is_cuda:
             torch.cuda.synchronize(self._memory.device)

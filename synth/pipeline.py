@@ -143,7 +143,7 @@ class Pipeline:
         """The stages, the one whose turn it is first."""
         turn = self._stage_turn % len(_STAGES)
         order = [*_STAGES[turn:], *_STAGES[:turn]]
-        if away := self.model.offload:  # to change what is on the device takes as long as 50 steps
+        if away := self.model.offload:  # to change what is on the device takes long
             order.sort(key=lambda stage: stage.value != away.present)
         return order
 

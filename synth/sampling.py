@@ -19,8 +19,9 @@ from torch import Tensor
 from synth.helpers import compiles
 
 _MASK64 = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+# SplitMix64's numbers: see `mix_`.
+GOLDEN = 0x9E3779B97F4A7C15
+MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 class NoiseStage(IntEnum):
@@ -37,7 +38,7 @@ def _signed(value: int) -> int:
 
 
 def _mix(value: int) -> int:
-    for shift, factor in _MIX:
+    for shift, factor in MIX:
         value = ((value ^ (value >> shift)) * factor) & _MASK64
     return value ^ (value >> 31)
 
@@ -46,7 +47,7 @@ def noise_key(*address: int) -> int:
     """Hash an address such as (seed, utterance, stage) into an int64; words count modulo 2**64."""
     key = 0
     for word in address:
-        key = _mix(((key ^ _GOLDEN) + (word + 1) * _GOLDEN) & _MASK64)
+        key = _mix(((key ^ GOLDEN) + (word + 1) * GOLDEN) & _MASK64)
     return _signed(key)
 
 
@@ -55,7 +56,7 @@ def mix_(x: Tensor) -> Tensor:
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
     """
-    for shift, factor in _MIX:
+    for shift, factor in MIX:
         x ^= (x >> shift) & ((1 << (64 - shift)) - 1)
         x *= _signed(factor)
     x ^= (x >> 31) & ((1 << 33) - 1)
@@ -64,12 +65,12 @@ def mix_(x: Tensor) -> Tensor:
 
 def fold(key: Tensor, word: Tensor | int) -> Tensor:
     """Extend keys (R,) by another word of the address: `noise_key`'s step, on int64 tensors."""
-    return mix_((key ^ _signed(_GOLDEN)) + (word + 1) * _signed(_GOLDEN))
+    return mix_((key ^ _signed(GOLDEN)) + (word + 1) * _signed(GOLDEN))
 
 
 def exponential(key: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
     """Noise of unit exponential distribution, (R, vocab), from one key a row, (R,) int64."""
-    index = torch.arange(1, vocab + 1, device=key.device) * _signed(_GOLDEN)
+    index = torch.arange(1, vocab + 1, device=key.device) * _signed(GOLDEN)
     bits = mix_(key[:, None] + index)
     # E = -log(1 - u): small E, which decide the draw, come from small u, where floats are dense.
     # u stays off 0 and 1, so that E is neither 0 nor infinite.
