@@ -16,7 +16,7 @@ from synth.sampling import noise_key
 from synth.slot_draws import Draw
 from synth.step_graphs import Body, Recorded
 from synth.stepper import Stepper
-from tests.synth.test_pipeline import finish, submit
+from tests.synth.jobs import finish, submit
 from tests.synth.test_stepper import play_back
 from tests.synth.tiny import ODD, history, tiny_checkpoint, tiny_model
 
