@@ -9,7 +9,7 @@ bark/generation.py:820 (codec_decode).
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import cast
@@ -119,6 +119,11 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
+def exactly() -> AbstractContextManager[object]:
+    """Inside, a GPU's convolutions and LSTMs are single precision in full, and cuDNN's."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
 class Codec:
     """Turns (codebooks, F) codes into F * hop samples."""
 
@@ -156,13 +161,18 @@ class Codec:
 
     def decode(self, fine_codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """fine_codes: (codebooks, F) in [0, codebook_size) -> (F * hop,) float32 samples."""
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), exactly():
             samples = self._decoder(self.entries(fine_codes))  # (1, 1, N)
         return samples[0, 0].float().cpu().numpy()
 
-    def entries(self, fine_codes: npt.NDArray[np.integer]) -> Tensor:
-        """(codebooks, F) codes -> (1, dimension, F), what the decoder takes: entries, summed."""
-        codes = torch.from_numpy(np.asarray(fine_codes, dtype=np.int64)).to(self.device)
+    def entries(self, fine_codes: npt.NDArray[np.integer] | Tensor) -> Tensor:
+        """(codebooks, F) codes -> (1, dimension, F), what the decoder takes: entries, summed.
+
+        fine_codes: a tensor is int64, and on the codec's device.
+        """
+        codes = fine_codes
+        if not isinstance(codes, Tensor):
+            codes = torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(self.device)
         z = torch.zeros((), device=self.device)
         for book, row in zip(self._books, codes, strict=True):
             z = z + book[row]  # (F, dimension): the entries of all codebooks add up

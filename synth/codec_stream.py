@@ -10,7 +10,7 @@ Source: facebookresearch/encodec@0e2d0ae encodec/modules/conv.py (pad1d, SConv1d
 SConvTranspose1d), lstm.py, seanet.py, whose layers it walks and whose weights it shares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synth.codec import Codec
+from synth.codec import Codec, exactly
 from synth.helpers import alone
 
 
@@ -29,42 +29,74 @@ class CodecStream:
     A decoder that is not causal hears the future, so all its samples come from `finish`.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, runs: "Runs | None" = None) -> None:
+        """runs: of this codec; where one fits, it is replayed."""
+        self._codec, self._runs = codec, runs
         self._books = codec.codebooks
         self._layers = streaming(codec.decoder) if codec.causal else None
         self._held: list[npt.NDArray[np.integer]] = []
-        self._finished = False
+        self._sounds = self._finished = False
 
-    def push(self, fine_codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    def push(
+        self, fine_codes: npt.NDArray[np.integer], *, last: bool = False
+    ) -> npt.NDArray[np.float32]:
         """The next (codebooks, f) codes in [0, codebook_size), f >= 0 -> (n,) float32 samples.
 
         Those samples follow the ones that came before and are final. The first come with the 7th
         frame for Bark's codec, whose first convolution has a kernel of 7; from then on n = f * hop.
-        Raises RuntimeError after `finish`.
+        last: there are no more codes, and what was held back comes too, as of `finish`.
+        Raises RuntimeError after the last.
         """
-        return self._feed(fine_codes, last=False)
+        if self._finished:
+            raise RuntimeError("the stream has been finished")
+        self._finished = last
+        if self._layers is None:
+            self._held.append(fine_codes)
+            nothing = np.zeros(0, np.float32)
+            whole = np.concatenate(self._held, axis=1) if last else fine_codes
+            return self._codec.decode(whole) if last and whole.shape[1] else nothing
+        with torch.inference_mode(), exactly():
+            pieces = list(self._feed(self._layers, fine_codes, last))
+        samples = torch.cat(pieces, -1)[0, 0].float().cpu().numpy()
+        self._sounds = self._sounds or len(samples) > 0
+        return samples
 
     def finish(self) -> npt.NDArray[np.float32]:
         """There are no more codes -> the remaining samples, (n,) float32; mostly none.
 
         Raises RuntimeError when called twice.
         """
-        samples = self._feed(np.zeros((self._books, 0), np.int64), last=True)
-        self._finished = True
-        return samples
+        return self.push(np.zeros((self._books, 0), np.int64), last=True)
 
-    def _feed(self, fine_codes: npt.NDArray[np.integer], *, last: bool) -> npt.NDArray[np.float32]:
-        if self._finished:
-            raise RuntimeError("the stream has been finished")
-        if self._layers is None:
-            self._held.append(fine_codes)
-            nothing = np.zeros(0, np.float32)
-            whole = np.concatenate(self._held, axis=1) if last else fine_codes
-            return self._codec.decode(whole) if last and whole.shape[1] else nothing
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            samples = self._layers.feed(self._codec.entries(fine_codes), last=last)
-        return samples[0, 0].float().cpu().numpy()
+    def _feed(
+        self, layers: "Layer", fine_codes: npt.NDArray[np.integer], last: bool
+    ) -> Iterator[Tensor]:
+        """Pieces of (1, 1, n) samples."""
+        # What has sounded has started, all of it, and keeps nothing back.
+        if self._runs is not None and self._sounds:
+            while run := self._runs.run_for(fine_codes.shape[1], last=last):
+                yield self._runs.feed(layers, fine_codes[:, :run], run)
+                fine_codes = fine_codes[:, run:]
+        yield layers.feed(self._codec.entries(fine_codes), last=last)
+
+
+class Runs(Protocol):
+    """Runs of frames that have been recorded (`synth.codec_graphs`)."""
+
+    def run_for(self, frames: int, *, last: bool) -> int:
+        """How many frames the next run is of, where there are so many; 0: none fits.
+
+        last: there will be no others, so that a run may be filled up.
+        """
+        ...
+
+    def feed(self, layers: "Layer", fine_codes: npt.NDArray[np.integer], run: int) -> Tensor:
+        """Take a stream's layers, which have started, over the next (codebooks, f) codes, f <= run.
+
+        Returns (1, 1, f * hop) samples. Where f < run the stream is at its end: what it keeps is
+        of what filled the run up.
+        """
+        ...
 
 
 class Layer(Protocol):
@@ -72,6 +104,14 @@ class Layer(Protocol):
 
     def feed(self, x: Tensor, *, last: bool) -> Tensor:
         """The next inputs, (1, channels, T) with T >= 0 -> what they, and the end, make final."""
+        ...
+
+    def past(self) -> list[Tensor]:
+        """All that it keeps, once it has started; the sizes then stay as they are."""
+        ...
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        """Go on from what a twin that has started keeps: as many of those as `past` gives."""
         ...
 
 
@@ -91,6 +131,13 @@ class _Chain:
             x = layer.feed(x, last=last)
         return x
 
+    def past(self) -> list[Tensor]:
+        return [tensor for layer in self._layers for tensor in layer.past()]
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        for layer in self._layers:
+            layer.resume(past)
+
 
 class _Pointwise:
     """A layer without a past."""
@@ -100,6 +147,12 @@ class _Pointwise:
 
     def feed(self, x: Tensor, *, last: bool) -> Tensor:
         return self._function(x)
+
+    def past(self) -> list[Tensor]:
+        return []
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        pass
 
 
 class _Convolution:
@@ -130,6 +183,13 @@ class _Convolution:
         self._kept = x[..., x.shape[-1] - self._past :].clone()
         return self._conv(x) if fresh else x.new_empty(1, self._conv.out_channels, 0)
 
+    def past(self) -> list[Tensor]:
+        return [self._kept] if self._past and self._kept is not None else []
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        if self._past:
+            self._kept, self._started = next(past), True
+
 
 class _Upsampling:
     """A transposed convolution, its output trimmed on the right alone: overlap and add."""
@@ -150,6 +210,12 @@ class _Upsampling:
         y = y[..., :ready]
         return y if self._conv.bias is None else y + self._conv.bias[:, None]
 
+    def past(self) -> list[Tensor]:
+        return [] if self._tail is None else [self._tail]
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        self._tail = next(past)
+
 
 class _Recurrent:
     """encodec's SLSTM: an LSTM over time, its input added to its output where `skip` is set."""
@@ -165,6 +231,12 @@ class _Recurrent:
         with alone():  # each of its steps is a small product
             y, self._state = self._lstm(x, self._state)
         return (y + x if self._skip else y).permute(1, 2, 0)
+
+    def past(self) -> list[Tensor]:
+        return list(self._state or ())
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        self._state = next(past), next(past)
 
 
 class _Residual:
@@ -182,6 +254,15 @@ class _Residual:
         ready = y.shape[-1]
         self._waiting = ahead[..., ready:].clone()
         return ahead[..., :ready] + y
+
+    def past(self) -> list[Tensor]:
+        waiting = [] if self._waiting is None else [self._waiting]
+        return [*waiting, *self._shortcut.past(), *self._block.past()]
+
+    def resume(self, past: Iterator[Tensor]) -> None:
+        self._waiting = next(past)
+        self._shortcut.resume(past)
+        self._block.resume(past)
 
 
 def _layer(module: nn.Module) -> Layer:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from synth.fine_graphs import FineGraphs
 from synth.fine_windows import (
     ExactWindows,
     Lag,
@@ -25,6 +26,7 @@ from synth.fused_forward import FusedForward
 from synth.helpers import alone
 from synth.protocol import HistoryPrompt, Sampling, Streaming
 from synth.sampling import NoiseStage, draw, noise_key, noise_of
+from synth.step_graphs import Record
 from synth.transformer import Transformer, attend_all
 from synth.vocab import ModelConfig
 
@@ -184,6 +186,19 @@ class FineStage:
         self._float = torch.float64 if dtype == torch.float64 else torch.float32
         self._forward = FusedForward.of(transformer)
         self._exponential = noise_of(self._float, compiled=self._forward is not None)
+        self._graphs: FineGraphs | None = None
+
+    def record_passes(self, record: Record | None = None) -> None:
+        """From now on, record forward passes and replay them. record: None for CUDA graphs."""
+        numbers, wpe = self._config.fine, self._transformer.wpe
+        self._graphs = FineGraphs(
+            lambda seen, book, attend: self._transformer(self._embedded(seen, book), attend),
+            window=numbers.window,
+            codebooks=numbers.codebooks,
+            dtype=wpe.dtype,
+            device=wpe.device,
+            record=record,
+        )
 
     def step(self, job: FineJob) -> None:
         """Predict one codebook of one window and write it into the job's buffer."""
@@ -200,6 +215,16 @@ class FineStage:
 
     def logits(self, seen: Tensor, fill: int, book: int) -> Tensor:
         """seen: (frames, codebooks) int64 -> logits of `book`, (frames - fill, codebook_size)."""
+        if self._graphs is not None and self._graphs.fits(len(seen)):
+            x = self._graphs(seen, book)
+        elif self._forward is not None:
+            x = self._forward(self._embedded(seen, book), needed=fill)
+        else:
+            x = self._transformer(self._embedded(seen, book), attend_all)
+        return self._heads[book - 1](x[fill:]).to(self._float)
+
+    def _embedded(self, seen: Tensor, book: int) -> Tensor:
+        """(frames, codebooks) int64 -> (frames, C): what is put in to predict `book`."""
         # Summed up to and INCLUDING the book to predict: there stands the mask, or an earlier
         # window's prediction. In one sum, positions last: the original's order of rounding, so that
         # two codes as likely as each other, of which a window's 6,144 rows have some now and then,
@@ -211,22 +236,17 @@ class FineStage:
             known = [wte[codes] for wte, codes in zip(wtes, some.T, strict=False)]
             torch.sum(torch.stack(known, dim=-1), -1, out=out)
         x += self._transformer.wpe[: len(seen)]
-        if self._forward is not None:
-            x = self._forward(x, needed=fill)
-        else:
-            x = self._transformer(x, attend_all)
-        return self._heads[book - 1](x[fill:]).to(self._float)
+        return x
 
     def _sample(
         self, job: FineJob, logits: Tensor, number: int, window: Window, book: int
     ) -> Tensor:
         """logits: (rows, codebook_size), row 0 being the window's frame `fill` -> (rows,)."""
-        count, size = logits.shape
-        first = torch.full((count,), job.key(number, book), dtype=torch.int64)
-        frames = torch.arange(window.fill, window.fill + count)
-        first, frames = first.to(logits.device), frames.to(logits.device)
-        temperature = torch.full((count,), job.temperature, device=logits.device).to(logits)
-        chunk = _NOISE_ROWS if logits.device.type == "cpu" else count
+        (count, size), device = logits.shape, logits.device
+        first = torch.full((count,), job.key(number, book), dtype=torch.int64, device=device)
+        frames = torch.arange(window.fill, window.fill + count, device=device)
+        temperature = torch.full((count,), job.temperature, dtype=logits.dtype, device=device)
+        chunk = _NOISE_ROWS if device.type == "cpu" else count
         numbers = (logits, temperature, first, frames)
         picked = [
             draw(z, t, self._exponential(k, frame, size), greedy=False)[0]

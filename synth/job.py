@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.coarse import CoarseInput, total_steps, unflatten
+from synth.codec_stream import Runs
 from synth.fine import FineJob
 from synth.model import Model
 from synth.pace import longest_s, typical_s
@@ -47,8 +48,9 @@ class Job:
         now: float,
         *,
         tries: int = 0,
+        runs: Runs | None = None,
     ) -> None:
-        """`tries`: how often it was begun before, in vain.
+        """tries: how often it was begun before, in vain; runs: of the codec, recorded.
 
         Raises InvalidRequest when text, settings or history cannot work.
         """
@@ -91,7 +93,8 @@ class Job:
             streaming=submit.streaming,
         )
         self._hurries = submit.streaming is Streaming.LOW_LATENCY
-        self.sound = Sound(model.codec, submit.job_id, submit.utterance)
+        self._runs = runs
+        self.sound = Sound(model.codec, submit.job_id, submit.utterance, runs)
         self.ttfa_s = 0.0
         self.spent = dict.fromkeys(Stage, 0.0)
         self.deadline = now + (math.inf if submit.deadline_s is None else submit.deadline_s)
@@ -175,7 +178,7 @@ class Job:
     def anew(self) -> "Job":
         """The same with another seed, as if it had not been begun; only the time it took counts."""
         args = (self._submit, self.history, self._model, self.slot, self.began)
-        job = Job(*args, tries=self._tries + 1)
+        job = Job(*args, tries=self._tries + 1, runs=self._runs)
         job.spent, job.deadline, job.began = self.spent, self.deadline, self.began
         return job
 

@@ -42,7 +42,7 @@ class Offload:
             end = taken + weight.nbytes
             assert end <= len(self._memory), "the stage is larger than was said"
             place = self._memory[taken:end].view(weight.dtype).view(weight.shape)
-            kept.append((weight.pin_memory() if cuda else weight, place))
+            kept.append((weight.cpu().pin_memory() if cuda else weight, place))
             taken = _aligned(end)
             return place
 

@@ -16,6 +16,7 @@ import torch
 
 from synth.allocator import loading
 from synth.coarse import CoarseStage
+from synth.codec_graphs import CodecGraphs
 from synth.errors import InvalidRequest, JobTimeout
 from synth.fine import FineStage
 from synth.job import Job
@@ -53,8 +54,8 @@ class Pipeline:
         graphs: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Allocates the caches of `slots` slots. graphs: on CUDA, replay decode steps and prefills
-        as graphs.
+        """Allocates the caches of `slots` slots. graphs: on CUDA, replay what each stage
+        repeats as graphs.
         """
         if slots < 1:
             raise InvalidRequest(f"There must be at least 1 slot, not {slots}.")
@@ -69,11 +70,14 @@ class Pipeline:
             model.bring(Stage.FINE)
             self._fine = FineStage(model.fine, model.config)
         self._records = graphs and model.device.type == "cuda"
+        self._runs: CodecGraphs | None = None
         if self._records:
             model.bring(Stage.SEMANTIC)
             self._semantic.record_steps()
             model.bring(Stage.COARSE)
             self._coarse.record_steps()
+            self._fine.record_passes()
+            self._runs = CodecGraphs(model.codec) if model.codec.causal else None
         self._jobs: list[Job | None] = [None] * slots
         self._stage_turn = 0
         self._turns = {stage: Turns() for stage in Stage}
@@ -106,7 +110,7 @@ class Pipeline:
         if any(job is not None and job.id == submit.job_id for job in self._jobs):
             raise RuntimeError(f"job {submit.job_id} is already admitted")
         slot = self._jobs.index(None)
-        self._jobs[slot] = Job(submit, history, self.model, slot, self._clock())
+        self._jobs[slot] = Job(submit, history, self.model, slot, self._clock(), runs=self._runs)
 
     def cancel(self, job_id: str) -> bool:
         """Drop a job and free its slot at once. False when there is no such job."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.codec import Codec
-from synth.codec_stream import CodecStream
+from synth.codec_stream import CodecStream, Runs
 from synth.protocol import Audio
 
 # Frames decoded at a time. The first sound is wanted soon; later on, small pieces cost more a frame
@@ -37,8 +37,9 @@ def chunk_frames(decoded: int, final: int, *, complete: bool, most: int = MOST_F
 class Sound:
     """The samples of one job, in chunks of which each begins where the last one ended."""
 
-    def __init__(self, codec: Codec, job_id: str, utterance: int) -> None:
-        self._stream = CodecStream(codec)
+    def __init__(self, codec: Codec, job_id: str, utterance: int, runs: Runs | None = None) -> None:
+        """runs: of the codec, recorded."""
+        self._stream = CodecStream(codec, runs)
         self._most = MOST_FRAMES_CUDA if codec.device.type == "cuda" else MOST_FRAMES
         self._job_id, self._utterance = job_id, utterance
         self._chunks = 0
@@ -54,9 +55,7 @@ class Sound:
 
         last: there are no more codes; what the codec held back comes too.
         """
-        samples = self._stream.push(fine_codes)
-        if last:
-            samples = np.concatenate([samples, self._stream.finish()])
+        samples = self._stream.push(fine_codes, last=last)
         self.frames += fine_codes.shape[1]
         if not len(samples):
             return None

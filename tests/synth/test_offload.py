@@ -62,3 +62,18 @@ def test_weights_lie_where_a_gpu_reads_them_at_once() -> None:
     assert two.data_ptr() - one.data_ptr() == 256
     with pytest.raises(AssertionError, match="larger"):
         put(torch.ones(1))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("streaming", Streaming)
+def test_on_a_gpu(streaming: Streaming) -> None:
+    """What is recorded reads a stage's weights where they were when it was recorded."""
+    sampling = Sampling(seed=3, max_seconds=2.0, early_stop=False)
+    submit = Submit(job_id="a", text="Hello there", sampling=sampling, streaming=streaming)
+    clips: list[np.ndarray] = []
+    for offload in (False, True):
+        model = build_model(tiny_checkpoint(), device="cuda", precision="fp64", offload=offload)
+        pipeline = Pipeline(model)
+        clips += [pipeline.run(submit, None)[0] for _ in range(2)]
+    for clip in clips[1:]:
+        assert np.abs(clip - clips[0]).max() < 1e-6

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from synth.model import build_model
 from synth.pipeline import Pipeline
@@ -17,57 +16,11 @@ from synth.slot_draws import Draw
 from synth.step_graphs import Body, Recorded
 from synth.stepper import Stepper
 from tests.synth.jobs import finish, submit
+from tests.synth.tape import Recorder, Tape
 from tests.synth.test_stepper import play_back
 from tests.synth.tiny import ODD, history, tiny_checkpoint, tiny_model
 
 CONTEXT = ODD.semantic_shape.context  # 400: the last bucket is a short one
-
-
-class Tape(TorchFunctionMode):
-    """A CUDA graph's stand-in: the operations of a body, again and again on the same tensors.
-
-    Refuses what the host would wait for or hand over, as a graph cannot have it.
-    """
-
-    _TOLD = ("item", "tolist", "__bool__", "__int__", "__index__", "cpu", "numpy", "nonzero")
-    _HANDED = ("tensor", "as_tensor", "from_numpy")
-
-    def __init__(self) -> None:
-        self._calls: list[tuple[Any, Any, Any, Any]] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = getattr(func, "__name__", "")
-        assert name not in (*self._TOLD, *self._HANDED), f"{name} in what is recorded"
-        made = func(*args, **(kwargs or {}))
-        self._calls.append((func, args, kwargs or {}, made))
-        return made
-
-    def replay(self) -> None:
-        for func, args, kwargs, place in self._calls:
-            made = func(*args, **kwargs)
-            several = isinstance(place, tuple)
-            for held, new in zip(place, made, strict=True) if several else [(place, made)]:
-                if isinstance(held, Tensor) and held.data_ptr() != new.data_ptr():
-                    held.copy_(new)
-
-
-class Recorder:
-    """Records tapes, and counts those of prefills."""
-
-    def __init__(self) -> None:
-        self.prefills = 0
-
-    def __call__(self, body: Body, state: Sequence[Tensor]) -> Recorded:
-        before = [tensor.clone() for tensor in state]
-        tape = Tape()
-        with tape:
-            outputs = body()
-        for tensor, held in zip(state, before, strict=True):
-            tensor.copy_(held)
-        self.prefills += not outputs
-        return Recorded(tape.replay, outputs)
 
 
 def pair(slots: int = 3) -> tuple[Stepper, Stepper, Recorder]:
