@@ -7,11 +7,12 @@ Shape letters: R rows, C width, V vocabulary.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +24,6 @@ from synth.transformer import Transformer
 
 log = logging.getLogger(__name__)
 
-# Beyond that torch's products win. Recorded, ms a step of the large model on an H200 with 1, 2, 4,
-# 8 and 16 rows: .90, 1.08, 1.31, 1.86, 3.53 by these kernels; 1.36, 1.38, 1.38, 1.36, 1.51 without.
-MOST_ROWS = 4
 _NEAR = 0.03  # of the largest: several roundings of bfloat16, and far less than a mistake
 
 
@@ -55,6 +53,7 @@ class GpuDecode:
     heads: Sequence[Linear]
     cache: KVCache
     kernels: ModuleType
+    parts: Any  # `gpu_kernels.Parts`, of all rows there may be
 
     @classmethod
     def of(
@@ -71,36 +70,24 @@ class GpuDecode:
         kernels = kernels or gpu_kernels()
         if kernels is None or not kernels.fits(shape.width, shape.head_size, dtype):
             return None
-        made = cls(transformer, heads, cache, kernels)
-        with _on(transformer.wpe.device):
+        device = transformer.wpe.device
+        with _on(device):
+            rows = min(cache.k.shape[1], kernels.MOST_ROWS)
+            parts = kernels.parts(rows, shape.n_head, cache.context, shape.head_size, device)
+            made = cls(transformer, heads, cache, kernels, parts)
             return made if made._agrees() else None
+
+    @property
+    def most_rows(self) -> int:
+        """Beyond so many torch's products win."""
+        return len(self.parts.told)
 
     def _agrees(self) -> bool:
         """Whether what the compiler made for this card does what torch does: a wrong kernel would
         be heard as noise, and nothing else would tell.
         """
-        shape, like = self.transformer.shape, self.transformer.wpe
-        block = self.transformer.blocks[0]
-        heads = (1, shape.n_head, self.cache.context, shape.head_size)
-        random = torch.Generator(like.device).manual_seed(0)
-
-        def normal(*size: int) -> Tensor:
-            return torch.randn(size, generator=random, device=like.device).to(like.dtype)
-
-        x, qkv, out = normal(1, shape.width), normal(1, 3 * shape.width), normal(1, shape.width)
-        keys, values, product = normal(*heads), normal(*heads), normal(1, 3 * shape.width)
-        gain = block.ln_1.weight
-        normed = F.layer_norm(x.float(), (shape.width,), gain.float())
-        pairs = [(product, normed @ block.c_attn.weight.float().T)]
         try:
-            self.kernels.linear(x, block.c_attn.weight, product, gain=gain)
-            for at in (3, min(300, self.cache.context - 1)):  # few, where each counts, and many
-                position = torch.tensor([at], device=like.device)
-                self.kernels.attend(qkv, keys, values, position, out)
-                q = qkv.view(3, *heads[:2], 1, shape.head_size)[0].float()
-                k, v = (cache[:, :, : at + 1].float() for cache in (keys, values))
-                exact = F.scaled_dot_product_attention(q, k, v).view(1, -1)
-                pairs.append((out.clone(), exact))
+            pairs = [*self._products(), *self._looks_back()]
         except Exception as error:  # a compiler has many ways to fail: only speed is lost
             log.warning("Triton made no kernels (%s): decode steps take longer.", error)
             return False
@@ -110,8 +97,35 @@ class GpuDecode:
                 return False
         return True
 
+    def _normal(self, *size: int) -> Tensor:
+        """Random numbers, the same for the same size."""
+        like = self.transformer.wpe
+        random = torch.Generator(like.device).manual_seed(0)
+        return torch.randn(size, generator=random, device=like.device).to(like.dtype)
+
+    def _products(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Kernels of one row, and of all, beside torch in single precision."""
+        block, width = self.transformer.blocks[0], self.transformer.shape.width
+        gain, weight = block.ln_1.weight, block.c_attn.weight
+        for rows in (1, self.most_rows):
+            x, out = self._normal(rows, width), self._normal(rows, 3 * width)
+            self.kernels.linear(x, weight, out, gain=gain)
+            yield out, F.layer_norm(x.float(), (width,), gain.float()) @ weight.float().T
+
+    def _looks_back(self) -> Iterator[tuple[Tensor, Tensor]]:
+        shape, context = self.transformer.shape, self.cache.context
+        heads = (1, shape.n_head, context, shape.head_size)
+        keys, values = self._normal(*heads), self._normal(*heads).flip(2)
+        qkv, out = self._normal(1, 3 * shape.width), self._normal(1, shape.width)
+        for at in (3, min(300, context - 1)):  # few, where each counts, and many
+            position = torch.tensor([at], device=qkv.device)
+            self.kernels.attend(qkv, keys, values, position, out, self.parts)
+            q = qkv.view(3, *heads[:2], 1, shape.head_size)[0].float()
+            k, v = (cache[:, :, : at + 1].float() for cache in (keys, values))
+            yield out.clone(), F.scaled_dot_product_attention(q, k, v).view(1, -1)
+
     def __call__(self, x: Tensor, position: Tensor, turn: int) -> Tensor:
-        """x (R, C), overwritten, at `position` (R,) of the first R <= MOST_ROWS slots.
+        """x (R, C), overwritten, at `position` (R,) of the first R <= most_rows slots.
 
         Returns the logits of head `turn`, (R, V) float32.
         """
@@ -121,7 +135,7 @@ class GpuDecode:
         inner = x.new_empty(rows, 4 * width)
         for layer, block in enumerate(self.transformer.blocks):
             linear(x, block.c_attn.weight, qkv, gain=block.ln_1.weight)
-            attend(qkv, self.cache.k[layer], self.cache.v[layer], position, seen)
+            attend(qkv, self.cache.k[layer], self.cache.v[layer], position, seen, self.parts)
             linear(seen, block.attn_proj.weight, x, add=True)
             linear(x, block.c_fc.weight, inner, gain=block.ln_2.weight, gelu=True)
             linear(inner, block.mlp_proj.weight, x, add=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from synth.fused_decode import FusedDecode
 from synth.fused_forward import FusedForward
-from synth.gpu_decode import MOST_ROWS, GpuDecode
+from synth.gpu_decode import GpuDecode
 from synth.helpers import alone
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.prefill_graphs import PrefillGraphs
@@ -241,7 +241,8 @@ class Stepper:
 
     def _has_kernels(self, rows: "_Rows") -> bool:
         recorded = self.graphs is not None and self.graphs.records
-        return recorded and self._kernels is not None and len(rows.slots) <= MOST_ROWS
+        kernels = self._kernels
+        return recorded and kernels is not None and len(rows.slots) <= kernels.most_rows
 
     def _body(self, rows: "_Rows", turn: int, span: int) -> tuple[Tensor, ...]:
         """Feed each row's pending token, sample the next. Returns row numbers (R,), ended (R,), and

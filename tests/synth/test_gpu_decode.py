@@ -1,6 +1,7 @@
 """A step made of the GPU's kernels: in the right order anywhere, and on a GPU with the kernels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -37,7 +38,9 @@ def _linear(
     out.copy_(out + y if add else y)
 
 
-def _attend(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Tensor) -> None:
+def _attend(
+    qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Tensor, _: object
+) -> None:
     _, heads, _, size = keys.shape
     for row, at in enumerate(position.tolist()):
         q, k, v = qkv[row].view(3, heads, size)
@@ -46,17 +49,31 @@ def _attend(qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Te
         out[row] = F.scaled_dot_product_attention(q[None, :, None], *live).flatten()
 
 
+def _in_torch(attend: Callable[..., None] = _attend, most_rows: int = 16) -> ModuleType:
+    """What each kernel is to do, written in torch."""
+    kernels = ModuleType("in_torch")
+    kernels.linear, kernels.attend = _linear, attend  # type: ignore[attr-defined]
+    kernels.fits = lambda *_: True  # type: ignore[attr-defined]
+    kernels.MOST_ROWS = most_rows  # type: ignore[attr-defined]
+    kernels.parts = lambda rows, *_: _Parts(torch.zeros(rows, 1))  # type: ignore[attr-defined]
+    return kernels
+
+
+@dataclass(frozen=True)
+class _Parts:
+    told: Tensor
+
+
 def test_the_kernels_are_put_together_as_the_transformer_is() -> None:
     """What each is to do, written in torch, stands in for Triton."""
-    kernels = ModuleType("in_torch")
-    kernels.linear, kernels.attend = _linear, _attend  # type: ignore[attr-defined]
     transformer = tiny_model(RANDOM, "fp32").semantic
     head = Linear(transformer.heads[0])
     caches = [
         KVCache(transformer.shape, 3, device=torch.device("cpu"), dtype=torch.float32)
         for _ in range(2)
     ]
-    step = GpuDecode(transformer, [head], caches[0], kernels)
+    step = GpuDecode.of(transformer, [head], caches[0], _in_torch())
+    assert step is not None and step.most_rows == 3
     for turn in range(4):
         x = torch.from_numpy(np.random.default_rng(turn).standard_normal((2, 64), np.float32))
         attend = DecodeEach(caches[1], [0, 1], [turn, turn])
@@ -70,17 +87,14 @@ def test_the_kernels_are_put_together_as_the_transformer_is() -> None:
 def _of(attend: Callable[..., None]) -> GpuDecode | None:
     transformer = tiny_model(RANDOM, "fp32").semantic
     cache = KVCache(transformer.shape, 1, device=torch.device("cpu"), dtype=torch.float32)
-    kernels = ModuleType("in_torch")
-    kernels.linear, kernels.attend = _linear, attend  # type: ignore[attr-defined]
-    kernels.fits = lambda *_: True  # type: ignore[attr-defined]
-    return GpuDecode.of(transformer, [Linear(transformer.heads[0])], cache, kernels)
+    return GpuDecode.of(transformer, [Linear(transformer.heads[0])], cache, _in_torch(attend))
 
 
 def test_kernels_that_a_compiler_got_wrong_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     def off_by_one(
-        qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Tensor
+        qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor, out: Tensor, _: object
     ) -> None:
-        _attend(qkv, keys, values, position - 1, out)
+        _attend(qkv, keys, values, position - 1, out, _)
 
     def fails(*_: Tensor) -> None:
         raise RuntimeError("out of shared memory")
@@ -104,10 +118,8 @@ def test_where_recording_fails_the_step_is_whole(error: Exception) -> None:
         stepper = Stepper(transformer, [transformer.heads[0]], [0], slots=1, masked=True)
         if recorded:
             stepper.record_steps(fails)
-            kernels = ModuleType("in_torch")
-            kernels.linear, kernels.attend = _linear, _attend  # type: ignore[attr-defined]
             heads = [Linear(transformer.heads[0])]
-            stepper._kernels = GpuDecode(transformer, heads, stepper.cache, kernels)
+            stepper._kernels = GpuDecode.of(transformer, heads, stepper.cache, _in_torch())
         stepper.open(0, Draw(noise_key(0), 0.0))
         ids = np.random.default_rng(0).integers(500, size=9)
         stepper.prefill(0, stepper.embed(ids[:-1]), int(ids[-1]))
