@@ -143,6 +143,10 @@ class CoarseStage:
         """Replay decode steps and prefills as CUDA graphs."""
         self._stepper.record_steps()
 
+    def warm_up(self) -> None:
+        """Record the steps of every number of slots, while nothing is live."""
+        self._stepper.warm_up()
+
     def open(self, slot: int, sampling: Sampling, utterance: int) -> None:
         """Give the slot to a new job."""
         temperature = sampling.waveform_temperature

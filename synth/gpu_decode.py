@@ -20,6 +20,7 @@ from torch import Tensor
 
 from synth.kv_cache import KVCache
 from synth.linear import Linear
+from synth.slot_draws import SlotState
 from synth.transformer import Transformer
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class GpuDecode:
     heads: Sequence[Linear]
     cache: KVCache
     kernels: ModuleType
-    parts: Any  # `gpu_kernels.Parts`, of all rows there may be
+    scratch: Any  # `gpu_kernels.Scratch`
+    most_rows: int  # beyond that many torch's products win
 
     @classmethod
     def of(
@@ -72,22 +74,17 @@ class GpuDecode:
             return None
         device = transformer.wpe.device
         with _on(device):
-            rows = min(cache.k.shape[1], kernels.MOST_ROWS)
-            parts = kernels.parts(rows, shape.n_head, cache.context, shape.head_size, device)
-            made = cls(transformer, heads, cache, kernels, parts)
+            rows = min(cache.k.shape[1], kernels.most_rows(dtype))
+            scratch = kernels.scratch(rows, shape.n_head, cache.context, shape.head_size, device)
+            made = cls(transformer, heads, cache, kernels, scratch, rows)
             return made if made._agrees() else None
-
-    @property
-    def most_rows(self) -> int:
-        """Beyond so many torch's products win."""
-        return len(self.parts.told)
 
     def _agrees(self) -> bool:
         """Whether what the compiler made for this card does what torch does: a wrong kernel would
         be heard as noise, and nothing else would tell.
         """
         try:
-            pairs = [*self._products(), *self._looks_back()]
+            pairs = [*self._products(), *self._looks_back(), self._drawn()]
         except Exception as error:  # a compiler has many ways to fail: only speed is lost
             log.warning("Triton made no kernels (%s): decode steps take longer.", error)
             return False
@@ -109,8 +106,11 @@ class GpuDecode:
         gain, weight = block.ln_1.weight, block.c_attn.weight
         for rows in (1, self.most_rows):
             x, out = self._normal(rows, width), self._normal(rows, 3 * width)
-            self.kernels.linear(x, weight, out, gain=gain)
+            self.kernels.linear(x, weight, out, self.scratch, gain=gain)
             yield out, F.layer_norm(x.float(), (width,), gain.float()) @ weight.float().T
+            x, out = self._normal(rows, 4 * width), self._normal(rows, width)
+            self.kernels.linear(x, block.mlp_proj.weight, out, self.scratch)
+            yield out, x.float() @ block.mlp_proj.weight.float().T
 
     def _looks_back(self) -> Iterator[tuple[Tensor, Tensor]]:
         shape, context = self.transformer.shape, self.cache.context
@@ -119,10 +119,31 @@ class GpuDecode:
         qkv, out = self._normal(1, 3 * shape.width), self._normal(1, shape.width)
         for at in (3, min(300, context - 1)):  # few, where each counts, and many
             position = torch.tensor([at], device=qkv.device)
-            self.kernels.attend(qkv, keys, values, position, out, self.parts)
+            self.kernels.attend(qkv, keys, values, position, out, self.scratch)
             q = qkv.view(3, *heads[:2], 1, shape.head_size)[0].float()
             k, v = (cache[:, :, : at + 1].float() for cache in (keys, values))
             yield out.clone(), F.scaled_dot_product_attention(q, k, v).view(1, -1)
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        logits = 3 * self._normal(1, 1000).float()
+        noise = self._normal(3, 1, 1000).float().square() + 0.1
+        one, on = torch.ones(1, device=logits.device), torch.ones_like(logits[0, :1] > 0)
+        slots = SlotState(one, on, one, on, *(one.long() for _ in range(3)))
+        row, _ = self.draw(logits.clone(), noise, one.long(), slots, offset=0, end_row=None)
+        return row, (logits.softmax(-1) / noise[1]).argmax(-1)
+
+    def draw(
+        self,
+        logits: Tensor,
+        noise: Tensor,
+        noise_at: Tensor,
+        slots: SlotState,
+        *,
+        offset: int,
+        end_row: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        """A token a row, and what it changes of its slot: `gpu_kernels.draw`."""
+        return self.kernels.draw(logits, noise, noise_at, slots, offset=offset, end_row=end_row)
 
     def __call__(self, x: Tensor, position: Tensor, turn: int) -> Tensor:
         """x (R, C), overwritten, at `position` (R,) of the first R <= most_rows slots.
@@ -133,13 +154,14 @@ class GpuDecode:
         rows, width = x.shape
         qkv, seen = x.new_empty(rows, 3 * width), x.new_empty(rows, width)
         inner = x.new_empty(rows, 4 * width)
+        scratch = self.scratch
         for layer, block in enumerate(self.transformer.blocks):
-            linear(x, block.c_attn.weight, qkv, gain=block.ln_1.weight)
-            attend(qkv, self.cache.k[layer], self.cache.v[layer], position, seen, self.parts)
-            linear(seen, block.attn_proj.weight, x, add=True)
-            linear(x, block.c_fc.weight, inner, gain=block.ln_2.weight, gelu=True)
-            linear(inner, block.mlp_proj.weight, x, add=True)
+            linear(x, block.c_attn.weight, qkv, scratch, gain=block.ln_1.weight)
+            attend(qkv, self.cache.k[layer], self.cache.v[layer], position, seen, scratch)
+            linear(seen, block.attn_proj.weight, x, scratch, add=True)
+            linear(x, block.c_fc.weight, inner, scratch, gain=block.ln_2.weight, gelu=True)
+            linear(inner, block.mlp_proj.weight, x, scratch, add=True)
         head = self.heads[turn]
         logits = torch.empty(rows, head.size_out, device=x.device)
-        linear(x, head.weight, logits, gain=self.transformer.ln_f.weight)
+        linear(x, head.weight, logits, scratch, gain=self.transformer.ln_f.weight)
         return logits

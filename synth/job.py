@@ -82,6 +82,7 @@ class Job:
         self.coarse = CoarseInput(history, model.config)
         self.coarse_started = False
         self.window_ends: int | None = None  # of the coarse window in the cache
+        self.window_seen = -1  # the step of the last one that was looked for there
         self.fine = FineJob(
             history,
             self.sampling,

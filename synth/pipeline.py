@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from synth.allocator import loading
-from synth.coarse import CoarseStage
+from synth.coarse import CoarseStage, Ids
 from synth.codec_graphs import CodecGraphs
 from synth.errors import InvalidRequest, JobTimeout
 from synth.fine import FineStage
@@ -89,6 +89,12 @@ class Pipeline:
         """Make a clip, each stage once at its full shapes: what is loaded, compiled or recorded
         when it is first needed has been, before anybody waits.
         """
+        if self._records:
+            with torch.inference_mode():
+                self.model.bring(Stage.SEMANTIC)
+                self._semantic.warm_up()
+                self.model.bring(Stage.COARSE)
+                self._coarse.warm_up()
         # A few tokens are padded to a whole fine window.
         seconds = WARM_UP_S if self._records else 0.2
         sampling = Sampling(max_seconds=seconds, early_stop=False)
@@ -275,12 +281,12 @@ class Pipeline:
             if not job.coarse_started:
                 self._coarse.open(job.slot, job.sampling, job.utterance)
                 job.coarse_started = True
-            if job.window_ends is None and not self._start_window(job, only_extend=True):
+            if job.window_ends is None and not self._extends_window(job):
                 due.append(job)
         ready = [job for job in jobs if job.window_ends is not None]
         quantum, began = self._quanta[Stage.COARSE], self._clock()
         if job := self._next_prefill(Stage.COARSE, due, bool(ready)):
-            self._start_window(job)
+            self._start_window(job, job.coarse.window())
             quantum.prefilled(self._clock() - began)
             return [job]
         left = (job.window_ends - job.coarse.generated for job in ready if job.window_ends)
@@ -291,14 +297,23 @@ class Pipeline:
             job.add_coarse(made[:, column])
         return ready
 
-    def _start_window(self, job: Job, *, only_extend: bool = False) -> bool:
-        """Begin a job's next window; with `only_extend`, if the cache holds all of it."""
-        window = job.coarse.window()
-        if only_extend and not self._coarse.is_prefilled(job.slot, window):
+    def _extends_window(self, job: Job) -> bool:
+        """Begin a job's next window if the cache holds all of it. Each is looked at once: while
+        many wait for their turn, to look at all of theirs again would take longer than their steps.
+        """
+        generated = job.coarse.generated
+        if job.window_seen == generated:
             return False
+        job.window_seen = generated
+        window = job.coarse.window()
+        if not self._coarse.is_prefilled(job.slot, window):
+            return False
+        self._start_window(job, window)
+        return True
+
+    def _start_window(self, job: Job, window: Ids) -> None:
         self._coarse.start_window(job.slot, window)
         job.window_ends = job.coarse.window_end(job.coarse.generated)
-        return True
 
     def _fine_work(self, jobs: list[Job]) -> list[Job]:
         # A window is of use when it is whole: taking turns within windows makes all equally late.

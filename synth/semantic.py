@@ -74,6 +74,10 @@ class SemanticStage:
         """Replay decode steps and prefills as CUDA graphs."""
         self._stepper.record_steps()
 
+    def warm_up(self) -> None:
+        """Record the steps of every number of slots, while nothing is live."""
+        self._stepper.warm_up()
+
     def start(
         self,
         slot: int,

@@ -41,6 +41,12 @@ class Rules:
     some_greedy: bool
     scored: bool
 
+    @property
+    def plain(self) -> bool:
+        """Whether rows are drawn by temperature and noise, and nothing else is asked."""
+        greedy = self.all_greedy or self.some_greedy
+        return not (self.filter_p or self.filter_k or greedy or self.scored)
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -51,6 +57,19 @@ class Drawn:
     row: Tensor
     ended: Tensor
     log_prob: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What drawing a token reads of each slot, and what it changes: all (B,)."""
+
+    temperature: Tensor  # at least single precision, as min_eos_p
+    may_end: Tensor  # bool
+    min_eos_p: Tensor
+    advance: Tensor  # bool; the others' token, position and step stay as they are
+    token: Tensor  # int64, as are the next two; changed
+    position: Tensor
+    step: Tensor
 
 
 class SlotDraws:
@@ -66,7 +85,7 @@ class SlotDraws:
         compiled: bool = False,
     ) -> None:
         """dtype: what logits are sampled in. compiled: see `noise_of`."""
-        self._end_row = end_row
+        self.end_row = end_row
         self._exponential = noise_of(dtype, compiled=compiled)
         self._draws = [Draw(0, 0.0)] * slots
 
@@ -74,21 +93,21 @@ class SlotDraws:
             return torch.full((slots,), fill, dtype=dtype, device=device)
 
         self._key = state(torch.int64)
-        self._temperature = state(dtype)
+        self.temperature = state(dtype)
         self._top_k = state(torch.int64, 1)
         self._top_p = state(torch.float32, torch.inf)
-        self._min_eos_p = state(dtype, torch.inf)
-        self._may_end = state(torch.bool)
+        self.min_eos_p = state(dtype, torch.inf)
+        self.may_end = state(torch.bool)
 
     def open(self, slot: int, how: Draw, vocab: int) -> None:
         """From now on the slot samples as `how`, of `vocab` outputs."""
         self._draws[slot] = how
         self._key[slot] = how.key
-        self._temperature[slot] = how.temperature
+        self.temperature[slot] = how.temperature
         self._top_k[slot] = how.top_k or vocab
         self._top_p[slot] = how.top_p
-        self._min_eos_p[slot] = how.min_eos_p
-        self._may_end[slot] = how.may_end
+        self.min_eos_p[slot] = how.min_eos_p
+        self.may_end[slot] = how.may_end
 
     def rules(self, slots: Sequence[int]) -> Rules:
         """What the rows of these slots need; what is drawn for others may be wrong."""
@@ -117,9 +136,9 @@ class SlotDraws:
         noise: (R, V) of `noise`; None where all rows are greedy.
         """
         unfiltered = logits.log_softmax(-1) if rules.scored else None
-        may_end = self._may_end[index]
-        if self._end_row is not None:
-            logits[:, self._end_row].masked_fill_(~may_end, -torch.inf)
+        may_end = self.may_end[index]
+        if self.end_row is not None:
+            logits[:, self.end_row].masked_fill_(~may_end, -torch.inf)
         # Order matters: top_p sees the whole distribution, top_k what is left of it.
         if rules.filter_p:
             logits = keep_top_p(logits, self._top_p[index])
@@ -129,10 +148,10 @@ class SlotDraws:
         if noise is None:
             row = logits.argmax(-1)
         else:
-            temperature = self._temperature[index]
+            temperature = self.temperature[index]
             row, probabilities = draw(logits, temperature, noise, greedy=rules.some_greedy)
         log_prob = None if unfiltered is None else unfiltered.gather(1, row[:, None])[:, 0]
-        if self._end_row is None:
+        if self.end_row is None:
             return Drawn(row, torch.zeros_like(may_end), log_prob)
-        ended = is_end(row, probabilities, self._end_row, self._min_eos_p[index])
+        ended = is_end(row, probabilities, self.end_row, self.min_eos_p[index])
         return Drawn(row, may_end & ended, log_prob)

@@ -23,7 +23,7 @@ from synth.gpu_decode import GpuDecode
 from synth.helpers import alone
 from synth.kv_cache import DecodeEach, DecodeMasked, KVCache, Prefill, span_for
 from synth.prefill_graphs import PrefillGraphs
-from synth.slot_draws import Draw, Rules, SlotDraws
+from synth.slot_draws import Draw, Rules, SlotDraws, SlotState
 from synth.step_graphs import Record, StepGraphs
 from synth.transformer import Attend, Transformer
 
@@ -97,6 +97,16 @@ class Stepper:
         self.step = state(torch.int64)  # tokens sampled since the reset; addresses the noise
         self.exec_mask = state(torch.bool)
         self.reset_mask = state(torch.bool)
+        draws = self._draws
+        self._state = SlotState(
+            temperature=draws.temperature,
+            may_end=draws.may_end,
+            min_eos_p=draws.min_eos_p,
+            advance=self.exec_mask,
+            token=self.token,
+            position=self.position,
+            step=self.step,
+        )
         self._executing: list[int] = []  # the host's mirror of `exec_mask`
         self.graphs: StepGraphs | None = None
         self.prefills: PrefillGraphs | None = None
@@ -116,6 +126,15 @@ class Stepper:
         self.prefills = PrefillGraphs(self._transformer, self.cache, record)
         if self._device.type == "cuda":
             self._kernels = GpuDecode.of(self._transformer, self._heads, self.cache)
+
+    def warm_up(self) -> None:
+        """Make steps of as many slots at once as there are graphs for, while nothing is live: what
+        they compile and record is no listener's wait. The most first, whose memory the others use.
+        """
+        for wide in reversed([wide for wide in _WIDTHS if wide < 2 * self.slots]):
+            slot = min(wide, self.slots) - 1
+            self.open(slot, Draw(key=0, temperature=1.0))
+            self.run(len(self._heads), [slot])
 
     def open(self, slot: int, how: Draw) -> None:
         """Give the slot to a new sequence: counters at zero, nothing live, sampling as `how`."""
@@ -256,6 +275,8 @@ class Stepper:
             logits = self._fused(x, rows.slots, [self.live[slot] for slot in rows.slots], turn)
         elif self._kernels is not None and self._has_kernels(rows):
             logits = self._kernels(x, position, turn)
+            if rows.rules.plain:
+                return self._drawn(self._kernels, logits, turn)
         else:
             logits = self._heads[turn](self._transformer(x, self._attend(rows, position, span)))
         with alone():
@@ -267,6 +288,20 @@ class Stepper:
             self.position[index] += advance
             self.step[index] += advance
         return row, drawn.ended, *scores
+
+    def _drawn(self, kernels: GpuDecode, logits: Tensor, turn: int) -> tuple[Tensor, ...]:
+        """The same as behind any other step, in one kernel."""
+        assert self._noise is not None
+        drawn = kernels.draw(
+            logits,
+            self._noise,
+            self._noise_at,
+            self._state,
+            offset=self._offsets[turn],
+            end_row=self._draws.end_row,
+        )
+        self._noise_at.add_(1).remainder_(len(self._noise))
+        return drawn
 
     def _attend(self, rows: "_Rows", position: Tensor, span: int) -> Attend:
         if self._masked:

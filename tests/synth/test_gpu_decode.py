@@ -1,7 +1,6 @@
 """A step made of the GPU's kernels: in the right order anywhere, and on a GPU with the kernels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -15,10 +14,11 @@ from synth.kv_cache import DecodeEach, KVCache
 from synth.linear import Linear
 from synth.model import build_model
 from synth.random_model import RANDOM
-from synth.sampling import noise_key
-from synth.slot_draws import Draw
+from synth.sampling import draw, is_end, noise_key
+from synth.slot_draws import Draw, SlotState
 from synth.step_graphs import Body, Recorded
 from synth.stepper import Stepper
+from tests.synth.test_stepper import play_back
 from tests.synth.tiny import tiny_checkpoint, tiny_model
 
 
@@ -26,6 +26,7 @@ def _linear(
     x: Tensor,
     weight: Tensor,
     out: Tensor,
+    _: object,
     *,
     gain: Tensor | None = None,
     gelu: bool = False,
@@ -49,19 +50,38 @@ def _attend(
         out[row] = F.scaled_dot_product_attention(q[None, :, None], *live).flatten()
 
 
-def _in_torch(attend: Callable[..., None] = _attend, most_rows: int = 16) -> ModuleType:
+def _draw(
+    logits: Tensor,
+    noise: Tensor,
+    noise_at: Tensor,
+    slots: SlotState,
+    *,
+    offset: int,
+    end_row: int | None,
+) -> tuple[Tensor, Tensor]:
+    rows = slice(len(logits))
+    may_end, advance = slots.may_end[rows], slots.advance[rows]
+    if end_row is not None:
+        logits[:, end_row].masked_fill_(~may_end, -torch.inf)
+    row, likely = draw(logits, slots.temperature[rows], noise[noise_at[0], rows])
+    ended = torch.zeros_like(may_end)
+    if end_row is not None:
+        ended = may_end & is_end(row, likely, end_row, slots.min_eos_p[rows])
+    slots.token[rows] = torch.where(advance, row + offset, slots.token[rows])
+    slots.position[rows] += advance
+    slots.step[rows] += advance
+    return row, ended
+
+
+def _in_torch(attend: Callable[..., None] = _attend) -> ModuleType:
     """What each kernel is to do, written in torch."""
     kernels = ModuleType("in_torch")
     kernels.linear, kernels.attend = _linear, attend  # type: ignore[attr-defined]
     kernels.fits = lambda *_: True  # type: ignore[attr-defined]
-    kernels.MOST_ROWS = most_rows  # type: ignore[attr-defined]
-    kernels.parts = lambda rows, *_: _Parts(torch.zeros(rows, 1))  # type: ignore[attr-defined]
+    kernels.most_rows = lambda _: 16  # type: ignore[attr-defined]
+    kernels.draw = _draw  # type: ignore[attr-defined]
+    kernels.scratch = lambda *_: None  # type: ignore[attr-defined]
     return kernels
-
-
-@dataclass(frozen=True)
-class _Parts:
-    told: Tensor
 
 
 def test_the_kernels_are_put_together_as_the_transformer_is() -> None:
@@ -127,6 +147,47 @@ def test_where_recording_fails_the_step_is_whole(error: Exception) -> None:
 
     with torch.inference_mode():
         assert tokens(recorded=True) == tokens(recorded=False)
+
+
+def test_tokens_drawn_by_the_kernel_are_those_drawn_by_torch() -> None:
+    """Where it is asked for no more than it does, and where it is not used."""
+    transformer = tiny_model(RANDOM, "fp32").semantic
+    kernels = _in_torch()
+    drawn = 0
+
+    def counted(*args: Tensor, **how: int | None) -> tuple[Tensor, Tensor]:
+        nonlocal drawn
+        drawn += 1
+        return _draw(*args, **how)  # type: ignore[arg-type]
+
+    kernels.draw = counted  # type: ignore[attr-defined]
+
+    def tokens(recorded: bool, draws: Sequence[Draw]) -> list[np.ndarray]:
+        stepper = Stepper(
+            transformer, [transformer.heads[0]], [0], slots=3, end_row=500, masked=True
+        )
+        if recorded:
+            stepper.record_steps(play_back)
+            heads = [Linear(transformer.heads[0])]
+            stepper._kernels = GpuDecode.of(transformer, heads, stepper.cache, kernels)
+        for slot, how in enumerate(draws):
+            stepper.open(slot, how)
+            ids = np.random.default_rng(slot).integers(500, size=5 + slot)
+            stepper.prefill(slot, stepper.embed(ids[:-1]), int(ids[-1]))
+        chunks = [stepper.run(20, slots) for slots in ([0, 2], [1], [0, 1, 2])]
+        return [made for chunk in chunks for made in (chunk.tokens, chunk.ended)]
+
+    warm = [Draw(noise_key(n), 0.5 + 0.2 * n, min_eos_p=0.01, may_end=n > 0) for n in range(3)]
+    for draws, used in (
+        (warm, True),
+        ([Draw(noise_key(n), 0.8, top_k=5) for n in range(3)], False),
+        ([Draw(noise_key(n), 0.0) for n in range(3)], False),
+    ):
+        drawn = 0
+        with torch.inference_mode():
+            for made, expected in zip(tokens(True, draws), tokens(False, draws), strict=True):
+                np.testing.assert_array_equal(made, expected)
+        assert (drawn > 1) == used  # one is the check when it is made
 
 
 @pytest.mark.gpu

@@ -151,6 +151,26 @@ def play_back(body: Body, state: Sequence[Tensor]) -> Recorded:
     return Recorded(replay, outputs)
 
 
+def test_a_warm_up_records_steps_of_any_number_of_slots_and_leaves_nothing() -> None:
+    bodies: list[Body] = []
+
+    def counted(body: Body, state: Sequence[Tensor]) -> Recorded:
+        bodies.append(body)
+        return play_back(body, state)
+
+    warm, cold = stepper(5, masked=True), stepper(5, masked=True)
+    warm.record_steps(counted)
+    with torch.inference_mode():
+        warm.warm_up()
+        for s in (warm, cold):
+            for slot in range(5):
+                begin(s, slot, slot)
+        recorded = len(bodies)
+        for slots in ([0], [1], [2, 0], [4], [0, 1, 2, 3, 4]):
+            np.testing.assert_array_equal(warm.run(6, slots).tokens, cold.run(6, slots).tokens)
+    assert recorded == len(bodies) > 8  # of 1, 2, 4 and 5 slots: a step and its noise; prompts
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_the_same_work_for_all_slots_gives_the_same_tokens(recorded: bool) -> None:
     """What a recorded graph does: idle slots take part and stand still, even a full one."""
