@@ -1,8 +1,9 @@
 """The codec's decoder recorded and replayed: a CUDA graph for each of a few numbers of frames.
 
 Decoding a run of frames is hundreds of small kernels, most of them the LSTM's, a few a frame, and
-launching them takes the host seven times as long as a card takes to run them. A graph has one
-place for what a stream keeps of its past, so that is carried there and back. Knows nothing of jobs.
+launching them takes the host five times as long as a card takes to run them (an H200, 240 frames:
+16.6 and 3.1 ms). A graph has one place for what a stream keeps of its past, so that is carried
+there and back. Knows nothing of jobs.
 """
 
 import numpy as np

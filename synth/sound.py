@@ -17,7 +17,7 @@ from synth.protocol import Audio
 FIRST_FRAMES = 15
 LEAST_FRAMES = 30
 MOST_FRAMES = 120
-# A GPU takes about as long for these: it waits for the some hundred kernels to be launched.
+# A GPU takes 3.1 ms for these where they are recorded, and 1.8 for 60 (H200).
 MOST_FRAMES_CUDA = 240
 
 

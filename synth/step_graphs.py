@@ -1,10 +1,11 @@
 """Steps recorded once and replayed: a CUDA graph where the body of a step would be called.
 
-A decode step of a large model, and a prefill too, is some 400 kernels; launched one by one the host
-is slower than the device. A graph repeats the very kernels that it recorded, on the same memory, so
-whatever the host decides for a step (rows, span, filters) is part of the key it is kept under, and
-what changes from step to step lives in tensors. Graphs are recorded when first needed, in a
-fraction of a second each, and share one pool of memory: an output is copied before the next replay.
+A decode step of a large model is 130 kernels, a prefill 320, a run of the codec up to a thousand;
+launched one by one the host is slower than the device. A graph repeats the very kernels that it
+recorded, on the same memory, so whatever the host decides for a step (rows, span, filters) is part
+of the key it is kept under, and what changes from step to step lives in tensors. Graphs are
+recorded when first needed, in a fraction of a second each, and share one pool of memory: an output
+is copied before the next replay.
 """
 
 import logging
