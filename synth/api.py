@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from synth import audio
 from synth.alphabet import require_speech, spell
 from synth.checkpoints import open_checkpoint
+from synth.cores import settle_threads
 from synth.dialogue import complete_cast, utterances_of
 from synth.errors import InvalidRequest, JobTimeout
 from synth.longform import Utterance, language_of
@@ -114,14 +114,13 @@ class Bark:
         "bf16", "fp16" (CUDA) or "int8" (CPU).
         turbo: less work for a clip, by windows that are not Bark's own (`synth.turbo`).
         graphs: on CUDA, replay decode steps and prefills as graphs.
-        threads: for the CPU; None leaves torch's choice, one a core.
+        threads: for the CPU; None is one for each core that this process may use.
         slots: utterances and takes worked on at once, each with caches of its own; fewer where a
         GPU has no room for them.
         Raises InvalidRequest that says what is missing and how to get it.
         """
         check_machine(device, precision, threads)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        settle_threads(threads)
         checkpoint = open_checkpoint(model or AUTO_MODEL)
         device, plan = place(checkpoint.config, device, precision)
         built = build_model(

@@ -29,12 +29,12 @@ from synth.contenders import (
     Case,
     usual,
 )
+from synth.cores import usable_cores
 from synth.errors import InvalidRequest, SynthError
 from synth.model import Checkpoint, Model, build_model, pick_device
 from synth.protocol import HistoryPrompt, Stage
 from synth.stopwatch import Child
 from synth.vocab import ModelConfig
-from synth.worker import usable_cores
 
 _HISTORY_TOKENS = 350  # a whole window of history in every stage
 _LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)

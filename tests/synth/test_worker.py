@@ -9,7 +9,6 @@ import pytest
 from synth.client import ProcessBackend, SynthClient, WorkerSettings
 from synth.errors import InvalidRequest
 from synth.protocol import RANDOM_MODEL, Accepted, Audio, Done, Progress, Sampling, Stage, Streaming
-from synth.worker import usable_cores
 
 TEXT = "Hello there, world"
 LINUX = hasattr(os, "sched_getaffinity")
@@ -71,7 +70,3 @@ async def test_a_model_that_does_not_exist_is_named_at_the_start() -> None:
     async with SynthClient([ProcessBackend(settings)]) as client:
         with pytest.raises(InvalidRequest, match="no/such/model"):
             await client.ready()
-
-
-def test_at_least_one_core_is_used_and_no_more_than_there_are() -> None:
-    assert 1 <= usable_cores() <= (len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1)
