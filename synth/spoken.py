@@ -174,6 +174,10 @@ class Spoken:
             )
         )
         self.notes |= dict.fromkeys(done.notes)
+        if made.rerolls:
+            often = {1: "once", 2: "twice"}.get(made.rerolls, f"{made.rerolls} times")
+            note = f"The model lost its way and began anew {often}; seed {made.seed} is heard."
+            self.notes[note] = None
         take.chunks.clear()
         self._at += 1
         self._chunks = 0

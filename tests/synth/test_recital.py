@@ -351,7 +351,8 @@ def test_the_best_of_several_drafts_alone_becomes_sound_and_is_named(live: bool)
     assert (made.takes, made.log_prob, made.rerolls) == (4, -1.5, 1)
     samples = np.concatenate([event.samples for event in told if isinstance(event, Audio)])
     assert made.audio_s == done.audio_s == len(samples) / RATE
-    assert done.notes == ("Cut.", "Something to know.")
+    anew = f"The model lost its way and began anew once; seed {made.seed} is heard."
+    assert done.notes == ("Cut.", "Something to know.", anew)
     assert done.timings.semantic_s == 4 * 1.0 + 1.0
 
 
