@@ -28,6 +28,7 @@ from synth.vocab import ModelConfig
 
 BATCHES = (1, 2, 4, 8, 16)
 JOBS = 16  # at once, for throughput
+SOME_JOBS = 8  # fewer of them
 TAKES = 4
 _STEPS = most_steps(torch.device("cuda"))  # a run, as the engine makes them
 _POSITIONS = 400  # live when a step is timed: the middle of a clip
@@ -77,14 +78,20 @@ def lines(
     case = _case(seconds, config, history)
     mine = _clip(ours, case, where, repeats + 1)
     yield _row("this engine", case, config, mine, held)
-    alone_s = mine.wall_s
+    alone_s, case_s = mine.wall_s, case.audio_s(config)
     if peers and peer_seconds is not None and peer_seconds != seconds:
         case = _case(peer_seconds, config, history)
         mine = _clip(ours, case, where, repeats + 1)
         yield _row("this engine", case, config, mine, held)
+    if SOME_JOBS < jobs:
+        some = _case(seconds, config, history, SOME_JOBS)
+        together = _clip(ours, some, where, repeats + 1)
+        yield _row(f"this engine, {SOME_JOBS} at once", some, config, together, held)
     many = _case(seconds, config, history, jobs)
-    together = _clip(ours, many, where, 2)
+    together = _clip(ours, many, where, repeats + 1)
     yield _row(f"this engine, {jobs} at once", many, config, together, held)
+    gain = many.audio_s(config) / together.wall_s / (case_s / alone_s)
+    yield f"{jobs} at once make {gain:.1f} times as much sound a second as one"
     if seconds == gpu_gates.CLIP_SECONDS:
         yield gpu_gates.CLIP.line(alone_s)
     yield gpu_gates.TOGETHER.line(many.audio_s(config) / together.wall_s)
@@ -97,7 +104,7 @@ def lines(
     sooner = [clip.first_s for clip in clips if clip.streaming is Streaming.LOW_LATENCY]
     yield gpu_gates.FIRST_SOUND.line(statistics.median(sooner))
     yield ""
-    yield from _takes(model, history, seconds)
+    yield from _takes(model, history, seconds, repeats)
     yield ""
     if peers:
         yield _row_head()
@@ -138,17 +145,23 @@ def _steps(model: Model, batches: Sequence[int], least_ms: float, repeats: int) 
     yield from gates
 
 
-def _takes(model: Model, history: HistoryPrompt | None, seconds: float) -> Iterator[str]:
+def _takes(
+    model: Model, history: HistoryPrompt | None, seconds: float, repeats: int
+) -> Iterator[str]:
     """A clip, and the best of several drafts of it: what the choice costs."""
     pipeline = Pipeline(model, slots=TAKES)
     yield "| takes | wall s | of one take |"
     yield "|---|---:|---:|"
-    one_s = math.nan
+    one_s = ratio = math.nan
     for takes in (1, TAKES):
         _best_of(pipeline, history, seconds, takes)  # warms up
-        wall_s = _best_of(pipeline, history, seconds, takes)
+        wall_s = statistics.median(
+            _best_of(pipeline, history, seconds, takes) for _ in range(repeats)
+        )
         one_s = wall_s if takes == 1 else one_s
-        yield f"| {takes} | {wall_s:.2f} | {wall_s / one_s:.2f} |"
+        ratio = wall_s / one_s
+        yield f"| {takes} | {wall_s:.2f} | {ratio:.2f} |"
+    yield gpu_gates.TAKES.line(ratio)
 
 
 def _best_of(

@@ -26,4 +26,5 @@ CLIP_SECONDS = 10.0  # what the gate of a single clip is for
 CLIP = Gate(f"a clip of {CLIP_SECONDS:g} s alone", 2.5, "s")
 FIRST_SOUND = Gate("its first sound, low latency", 0.5, "s")
 TOGETHER = Gate("many clips at once", 25.0, "s of audio a second", at_least=True)
+TAKES = Gate("the best of four takes", 2.0, "times as long as one")
 RATIO = Gate("as fast as transformers", 10.0, "times", at_least=True)
