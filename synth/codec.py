@@ -120,7 +120,9 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def exactly() -> AbstractContextManager[object]:
-    """Inside, a GPU's convolutions and LSTMs are single precision in full, and cuDNN's."""
+    """Inside, a GPU's convolutions and LSTMs are single precision in full. `flags` would switch
+    cuDNN off as well, unless told.
+    """
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 

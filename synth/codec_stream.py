@@ -26,7 +26,8 @@ from synth.helpers import alone
 class CodecStream:
     """One clip's way through the decoder. Its state is under 0.5 MB for Bark's codec.
 
-    A decoder that is not causal hears the future, so all its samples come from `finish`.
+    A decoder that is not causal hears the future, so all its samples come with the last codes, or
+    from `finish`.
     """
 
     def __init__(self, codec: Codec, runs: "Runs | None" = None) -> None:
@@ -77,6 +78,8 @@ class CodecStream:
             while run := self._runs.run_for(fine_codes.shape[1], last=last):
                 yield self._runs.feed(layers, fine_codes[:, :run], run)
                 fine_codes = fine_codes[:, run:]
+                if not fine_codes.shape[1]:
+                    return
         yield layers.feed(self._codec.entries(fine_codes), last=last)
 
 

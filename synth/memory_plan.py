@@ -1,7 +1,8 @@
 """How a GPU's free memory is used: is there room, and for how many clips at once.
 
 Weights first, then for each slot the keys and values of both decoding stages, and a reserve for the
-context of CUDA, recorded steps and prefills, a fine window's activations and a codec decode.
+context of CUDA, what is recorded of steps, prefills, fine passes and the codec's runs, and their
+activations.
 Arithmetic only: bytes in, a plan out.
 """
 
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from synth.vocab import ModelConfig, TransformerShape
 
 _MOST_SLOTS = 16  # more clips at once than that wait longer than they gain
-_RESERVE_BYTES = 0.7e9  # recorded prefills hold on to their activations, 30 MB a stage
+# What is recorded holds on to its activations. Large, one slot, warmed up: .2 GB beside weights and
+# caches (an H200), .4 with what the allocator keeps.
+_RESERVE_BYTES = 0.7e9
 _CODEC_BYTES = 0.1e9
 
 

@@ -32,6 +32,7 @@ from synth.protocol import (
     Reason,
     Sampling,
     Stage,
+    Streaming,
     Submit,
 )
 from synth.quantum import Quantum, most_steps
@@ -87,7 +88,8 @@ class Pipeline:
 
     def warm_up(self) -> None:
         """Make a clip, each stage once at its full shapes: what is loaded, compiled or recorded
-        when it is first needed has been, before anybody waits.
+        when it is first needed has been, before anybody waits. That is of clips sampled as Bark
+        samples by itself; filters, and a temperature of 0, are recorded when they are asked for.
         """
         if self._records:
             with torch.inference_mode():
@@ -98,7 +100,10 @@ class Pipeline:
         # A few tokens are padded to a whole fine window.
         seconds = WARM_UP_S if self._records else 0.2
         sampling = Sampling(max_seconds=seconds, early_stop=False)
-        self.run(Submit(job_id="warm-up", text="Hello", sampling=sampling), None)
+        # Windows and runs of low latency have other lengths.
+        for streaming in Streaming if self._records else (Streaming.EXACT,):
+            submit = Submit(job_id="warm-up", text="Hello", sampling=sampling, streaming=streaming)
+            self.run(submit, None)
 
     @property
     def free(self) -> int:

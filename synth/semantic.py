@@ -75,7 +75,7 @@ class SemanticStage:
         self._stepper.record_steps()
 
     def warm_up(self) -> None:
-        """Record the steps of every number of slots, while nothing is live."""
+        """Record plain steps of every number of slots, while nothing is live."""
         self._stepper.warm_up()
 
     def start(

@@ -44,8 +44,7 @@ class Rules:
     @property
     def plain(self) -> bool:
         """Whether rows are drawn by temperature and noise, and nothing else is asked."""
-        greedy = self.all_greedy or self.some_greedy
-        return not (self.filter_p or self.filter_k or greedy or self.scored)
+        return not (self.filter_p or self.filter_k or self.some_greedy or self.scored)
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,11 @@ class CudaRecorder:
 
 
 class StepGraphs:
-    """The recorded steps of one kind, of one stepper. what: the kind, for the log.
+    """What is recorded of one kind, for whoever repeats it. what: the kind, for the log.
 
-    state: the tensors that a step changes, one at least, besides its cache, whose rows past a
-    position are stale. Where recording fails, steps are made one kernel at a time from then on, and
-    the log says so.
+    state: the tensors that it changes, one at least, besides what is stale afterwards, as a cache's
+    rows past a position are. Where recording fails, it is made one kernel at a time from then
+    on, and the log says so.
     """
 
     def __init__(

@@ -128,8 +128,9 @@ class Stepper:
             self._kernels = GpuDecode.of(self._transformer, self._heads, self.cache)
 
     def warm_up(self) -> None:
-        """Make steps of as many slots at once as there are graphs for, while nothing is live: what
-        they compile and record is no listener's wait. The most first, whose memory the others use.
+        """Make a plain step of each number of slots that there are graphs for, while nothing is
+        live: what it compiles and records is no listener's wait. The most first, whose memory the
+        others use.
         """
         for wide in reversed([wide for wide in _WIDTHS if wide < 2 * self.slots]):
             slot = min(wide, self.slots) - 1

@@ -37,8 +37,8 @@ def _all_modules(package: str) -> str:
     return (
         f"import importlib, pkgutil, {package}\n"
         f"for m in pkgutil.walk_packages({package}.__path__, '{package}.'):\n"
-        # gpu_kernels needs Triton, which comes with CUDA.
-        "    left_out = ('__main__', 'gpu_kernels')\n"
+        # Those need Triton, which comes with CUDA.
+        "    left_out = ('__main__', 'gpu_kernels', 'gpu_ops')\n"
         "    if not m.name.endswith(left_out) and '.nano' not in m.name:\n"
         "        importlib.import_module(m.name)\n"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth.codec import Codec, fold_weight_norm
+from synth.codec import Codec, exactly, fold_weight_norm
 from synth.errors import InvalidRequest
 from synth.vocab import ModelConfig
 from tests.synth.reference import original
@@ -59,3 +59,8 @@ def test_importing_encodec_leaves_no_stand_in_behind() -> None:
         "assert module is None or module.__file__, module\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=50)
+
+
+def test_what_is_exact_is_cudnn_s_and_in_full_single_precision() -> None:
+    with exactly():
+        assert torch.backends.cudnn.enabled and not torch.backends.cudnn.allow_tf32

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from synth.coarse import CoarseStage, Ids
 from synth.errors import InvalidRequest
 from synth.fine import FineJob
 from synth.model import build_model
@@ -23,9 +24,10 @@ from synth.protocol import (
     Submit,
 )
 from synth.quantum import Quantum
+from synth.step_graphs import CudaRecorder
 from synth.stepper import Chunk
 from tests.synth.jobs import Heard, assert_same, finish, submit
-from tests.synth.tiny import NARROW, ODD, history, letters, tiny_checkpoint, tiny_model
+from tests.synth.tiny import NARROW, ODD, RANDOM, history, letters, tiny_checkpoint, tiny_model
 
 JOBS = [
     (submit("plain", "Hello", seed=1), None),
@@ -236,6 +238,27 @@ def test_a_job_past_its_deadline_ends_and_the_others_go_on(streaming: Streaming)
     assert_same(done, alone)
 
 
+def test_what_the_cache_holds_of_a_window_is_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While eight waited for a prefill, the windows of all were put together again for each."""
+    looked: list[int] = []
+    is_prefilled = CoarseStage.is_prefilled
+
+    def counted(self: CoarseStage, slot: int, window: Ids) -> bool:
+        looked.append(slot)
+        return is_prefilled(self, slot, window)
+
+    monkeypatch.setattr(CoarseStage, "is_prefilled", counted)
+    pipeline = Pipeline(tiny_model(), slots=8)
+    for n in range(8):
+        pipeline.admit(submit(f"j{n}", seed=n, max_seconds=2.0, early_stop=False), None)
+    made = finish(pipeline, 8)
+    window = RANDOM.coarse.window // RANDOM.coarse.codebooks
+    frames = [done.history.coarse_codes.shape[1] for _, done in made.values()]
+    assert len(looked) == sum(-(-count // window) for count in frames)
+
+
 def test_a_full_pipeline_says_so() -> None:
     pipeline = Pipeline(tiny_model(), slots=2)
     pipeline.admit(submit("a"), None)
@@ -263,3 +286,28 @@ def test_the_gpu_runs_jobs_together(precision: str) -> None:
             voice = voices[n] if n else None
             _, done = Pipeline(tiny_model(ODD, "fp64")).run(job, voice)
             assert_same(done, made[job.job_id][1])
+
+
+@pytest.mark.gpu
+def test_after_a_warm_up_nothing_more_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For clips as most are, of any number of slots."""
+    recorded = 0
+    record = CudaRecorder.__call__
+
+    def counted(self: CudaRecorder, *args: Any) -> Any:
+        nonlocal recorded
+        recorded += 1
+        return record(self, *args)
+
+    monkeypatch.setattr(CudaRecorder, "__call__", counted)
+    pipeline = Pipeline(build_model(tiny_checkpoint(), device="cuda", precision="bf16"), slots=3)
+    pipeline.warm_up()
+    warm = recorded
+    for slots in (1, 3):
+        for streaming in Streaming:
+            for n in range(slots):
+                how = Sampling(seed=n, max_seconds=2.0, early_stop=False)
+                job = Submit(job_id=str(n), text="Hello", sampling=how, streaming=streaming)
+                pipeline.admit(job, None)
+            finish(pipeline, slots)
+    assert recorded == warm > 0
