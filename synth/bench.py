@@ -21,7 +21,7 @@ import torch
 from synth import agreement, bench_plot, bench_report, fidelity, first_sound, gpu_bench, roofline
 from synth.bench_models import SIZES, config_of, in_a_folder, open_model
 from synth.bench_report import Results
-from synth.bound import RECORDED, Fidelity
+from synth.bound import Fidelity
 from synth.contenders import (
     BATCHED_PEERS,
     NAMES,
@@ -39,6 +39,7 @@ from synth.vocab import ModelConfig
 _HISTORY_TOKENS = 350  # a whole window of history in every stage
 _LENGTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _BATCHES = (1, 2, 4, 8)
+_ROUNDED = ("bf16", "int8")  # precisions whose distance from fp32 is told
 
 
 def random_history(config: ModelConfig) -> HistoryPrompt:
@@ -130,7 +131,7 @@ def quality(
     device = str(model.device)
     exact = build_model(checkpoint, device=device, precision="fp32")
     found: dict[str, dict[Stage, Fidelity]] = {}
-    for name in RECORDED:
+    for name in _ROUNDED:
         try:
             other = build_model(checkpoint, device=device, precision=name)
         except InvalidRequest as error:  # this machine has no such products

@@ -4,6 +4,7 @@ On a CPU `auto` is the fastest that the machine is fast at and whose recorded di
 Bark's own numbers, is within `synth.bound`. Knows nothing of shapes or tokens.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,8 @@ from synth.linear import (
     has_fast_bf16,
     int8_limit,
 )
+
+log = logging.getLogger(__name__)
 
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16", "int8")
 
@@ -111,8 +114,15 @@ def _automatic(device: torch.device, weights: int | None) -> str:
     if device.type == "cpu" and (weights is None or weights >= SMALL_WEIGHTS):
         fast = {"int8": decoding_linear() is PackedInt8Linear, "bf16": has_fast_bf16()}
         for name in _FASTEST_FIRST:
-            if fast[name] and bound.admits(bound.RECORDED[name]):
+            if not fast[name]:
+                continue
+            if bound.admits(bound.recorded(weights)[name]):
                 return name
+            if name == "int8":
+                log.info(
+                    "8 bits would be two to three times as fast; of this size they are further "
+                    'from fp32 than is taken unasked. Set the precision to "int8" to have them.'
+                )
     return "fp32"
 
 

@@ -22,10 +22,11 @@ from synth.precision import SMALL_WEIGHTS, pick_precision
 from synth.protocol import BUILT_IN_MODEL, Stage
 from synth.slot_draws import Draw
 from synth.stepper import Stepper
-from synth.vocab import BARK_SMALL
+from synth.vocab import BARK, BARK_SMALL
 from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+SMALL = largest_transformer(BARK_SMALL)
 needs_int8 = pytest.mark.skipif(not int8_limit(), reason="no 8 bit products on this machine")
 needs_kernels = pytest.mark.skipif(int8_kernels() is None, reason="no kernels for this processor")
 
@@ -48,7 +49,7 @@ def test_auto_on_a_cpu_is_what_it_is_fast_at_within_the_bound(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     made_by = PackedInt8Linear if compiled else Int8Linear
     monkeypatch.setattr(precision, "decoding_linear", lambda: made_by)
-    assert pick_precision("auto", CPU).name == name
+    assert pick_precision("auto", CPU, weights=SMALL).name == name
 
 
 @needs_kernels
@@ -65,8 +66,24 @@ def test_auto_takes_the_fastest_whose_every_stage_is_within_the_bound(
         precision: dict.fromkeys(Stage, good) | ({} if precision in within else {Stage.COARSE: bad})
         for precision in ("int8", "bf16")
     }
-    monkeypatch.setattr(bound, "RECORDED", recorded)
+    monkeypatch.setattr(bound, "recorded", lambda _: recorded)
     assert pick_precision("auto", CPU).name == name
+
+
+def test_what_was_measured_of_a_size_counts_for_that_size(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """8 bits are within the bound for Bark small, and past it for the large size."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
+    monkeypatch.setattr(precision, "decoding_linear", lambda: PackedInt8Linear)
+    sizes = [largest_transformer(config) for config in (BARK_SMALL, BARK)]
+    assert [pick_precision("auto", CPU, weights=weights).name for weights in sizes] == [
+        "int8",
+        "bf16",
+    ]
+    assert pick_precision("auto", CPU).name == "bf16"
+    assert "8 bits would be" in caplog.text
 
 
 def test_auto_leaves_a_small_model_and_an_untried_device_in_single_precision(
