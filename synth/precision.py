@@ -120,7 +120,7 @@ def _automatic(device: torch.device, weights: int | None) -> str:
                 return name
             if name == "int8":
                 log.info(
-                    "8 bits would be two to three times as fast; of this size they are further "
+                    "8 bits would be three to four times as fast; of this size they are further "
                     'from fp32 than is taken unasked. Set the precision to "int8" to have them.'
                 )
     return "fp32"
