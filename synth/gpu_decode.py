@@ -73,7 +73,7 @@ class GpuDecode:
         if ops is None or not ops.fits(shape.width, shape.head_size, dtype):
             return None
         device = transformer.wpe.device
-        most = min(cache.k.shape[1], ops.most_rows(dtype))
+        most = min(cache.k.shape[1], ops.most_rows(dtype, device))
         with _on(device):
             scratch = ops.scratch_for(most, shape.n_head, cache.context, shape.head_size, device)
             for rows in sorted({most, min(most, ops.FEW_ROWS)}, reverse=True):
@@ -142,22 +142,9 @@ class GpuDecode:
         noise_at, end = one.long(), int(expected)
         if logits.is_cuda:  # the kernel reads them before it waits for what is in front of it
             torch.cuda.synchronize()
-        row, ended = self.draw(logits, noise, noise_at, state, offset=7, end_row=end)
+        row, ended = self.ops.draw(logits, noise, noise_at, state, offset=7, end_row=end)
         moved = torch.stack([state.token - 7, state.position + end - 2, state.step + end - 2])
         return bool((row == end).all() and ended.all() and (moved == end).all())
-
-    def draw(
-        self,
-        logits: Tensor,
-        noise: Tensor,
-        noise_at: Tensor,
-        slots: SlotState,
-        *,
-        offset: int,
-        end_row: int | None,
-    ) -> tuple[Tensor, Tensor]:
-        """A token a row, and what it changes of its slot: `gpu_ops.draw`."""
-        return self.ops.draw(logits, noise, noise_at, slots, offset=offset, end_row=end_row)
 
     def __call__(self, x: Tensor, position: Tensor, turn: int) -> Tensor:
         """x (R, C), overwritten, at `position` (R,) of the first R <= most_rows slots.

@@ -210,9 +210,16 @@ def draw(
     return row, ended
 
 
-def most_rows(dtype: torch.dtype) -> int:
-    """Up to how many rows the kernels take, and are faster than torch's products."""
-    return MOST_ROWS if dtype.itemsize == 2 else FEW_ROWS
+def most_rows(dtype: torch.dtype, device: torch.device) -> int:
+    """Up to how many rows the kernels take, and are faster than torch's products.
+
+    Those for more rows are made for 16 bits and for Ampere and later: before, the compiler finds no
+    place for what they hold.
+    """
+    if dtype.itemsize > 2:
+        return FEW_ROWS
+    new = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    return MOST_ROWS if new else FEW_ROWS
 
 
 def fits(width: int, head_size: int, dtype: torch.dtype) -> bool:

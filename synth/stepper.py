@@ -293,7 +293,7 @@ class Stepper:
     def _drawn(self, kernels: GpuDecode, logits: Tensor, turn: int) -> tuple[Tensor, ...]:
         """The same as behind any other step, in one kernel."""
         assert self._noise is not None
-        drawn = kernels.draw(
+        drawn = kernels.ops.draw(
             logits,
             self._noise,
             self._noise_at,

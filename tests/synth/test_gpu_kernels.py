@@ -20,7 +20,7 @@ def test_a_product_with_what_stands_beside_it(
     from synth.gpu_ops import FEW_ROWS, linear, most_rows, scratch_for
 
     random = torch.Generator("cuda").manual_seed(0)
-    rows = min(rows, most_rows(dtype))
+    rows = min(rows, most_rows(dtype, torch.device("cuda")))
 
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(size, generator=random, device="cuda").to(dtype)
