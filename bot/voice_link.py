@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import discord
+from discord.gateway import DiscordVoiceWebSocket
 from discord.voice_state import ConnectionFlowState, VoiceConnectionState
 
 from bot.opus_source import PACKETS_PER_S, SILENCE
@@ -44,6 +45,7 @@ class VoiceLink(discord.VoiceClient):
         # Whether anyone is there to hear. Kept here by the owner, because the player thread must
         # not walk the member cache.
         self.company = False
+        self._announced: DiscordVoiceWebSocket | None = None  # told there that sound is coming
 
     def create_connection_state(self) -> VoiceConnectionState:
         return _Connection(self)
@@ -119,6 +121,12 @@ class VoiceLink(discord.VoiceClient):
         return connected
 
     def send_audio_packet(self, data: bytes, *, encode: bool = True) -> None:
+        if data != SILENCE and self._announced is not self.ws and self.is_connected():
+            # Between two packets the bot can be moved without the player's notice, and nobody in
+            # the new channel has been told whose sound this is.
+            self._announced = self.ws
+            announcement = self.ws.speak(discord.SpeakingState.voice)
+            asyncio.run_coroutine_threadsafe(announcement, self.loop)
         # The last gate: the keys can go in the moment after the source was asked.
         super().send_audio_packet(SILENCE if self.exposed else data, encode=encode)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import aiohttp
@@ -72,6 +73,36 @@ async def test_while_keys_are_missing_the_clip_waits_and_only_silence_leaves(
     assert (await ticket).outcome is Outcome.FINISHED
     heard = [packet for packet in server.voice.packets if not packet.silent]
     assert len(packets) - 1 <= len(heard) <= len(packets)
+
+
+async def test_a_move_that_the_player_did_not_notice_is_announced(
+    bot: Bot, server: DiscordServer, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two packets the bot was in the new channel, where nobody was told of its sound."""
+    session = await joined(bot, server)
+    ticket = session.enqueue(clip(packets))
+    await ticket.started
+    source = ticket.source
+    assert source is not None
+    moved = threading.Event()
+    read = source.read
+
+    def wait_and_read() -> bytes:
+        moved.wait(20)
+        return read()
+
+    monkeypatch.setattr(source, "read", wait_and_read)
+    mark = server.journal.mark
+    await server.move_bot(server.world.attic)
+    await server.journal.wait_for("voice_connected", mark, channel="Attic")
+    link = session._link
+    assert link is not None
+    await link.is_usable(within_s=10)
+    mark = server.journal.mark
+    moved.set()
+    await server.journal.wait_for("speaking", mark, speaking=1)
+    assert (await ticket).outcome is Outcome.FINISHED
+    assert len(server.journal.find("speaking", mark, speaking=1)) == 1
 
 
 async def test_without_encryption_it_says_nothing_and_says_so(
