@@ -121,12 +121,17 @@ class VoiceLink(discord.VoiceClient):
         return connected
 
     def send_audio_packet(self, data: bytes, *, encode: bool = True) -> None:
-        if data != SILENCE and self._announced is not self.ws and self.is_connected():
+        ws = self.ws
+        if data != SILENCE and self._announced is not ws and self.is_connected():
             # Between two packets the bot can be moved without the player's notice, and nobody in
-            # the new channel has been told whose sound this is.
-            self._announced = self.ws
-            announcement = self.ws.speak(discord.SpeakingState.voice)
-            asyncio.run_coroutine_threadsafe(announcement, self.loop)
+            # the new channel has been told whose sound this is. Where the player has told, once
+            # more does no harm.
+            self._announced = ws
+            announcement = ws.speak(discord.SpeakingState.voice)
+            try:
+                asyncio.run_coroutine_threadsafe(announcement, self.loop)
+            except RuntimeError:  # the loop has closed
+                announcement.close()
         # The last gate: the keys can go in the moment after the source was asked.
         super().send_audio_packet(SILENCE if self.exposed else data, encode=encode)
 

@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     add("--voice", choices=("none", "full"), default="none", help="full: continue a full history")
     add("--only", nargs="+", choices=NAMES, metavar="NAME",
         help=f"of {', '.join(NAMES)}; by default each peer in the precision that is its fastest "
-        "here")  # fmt: skip
+        "here, and ours-auto where that is none of the others")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write every sample there")
     add("--plot", type=Path, metavar="FILE",
         help="draw cost against clip length and jobs at once; measures all of it")  # fmt: skip
@@ -181,7 +181,6 @@ def compare(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its tables to standard output. Returns an exit status."""
     options = parser().parse_args(argv)
-    options.only = options.only or usual(options.device)
     if options.seconds is None:
         options.seconds = 10.0 if options.device.startswith("cuda") else 5.0
     torch.set_num_threads(options.threads)
@@ -211,6 +210,7 @@ def _report_side_by_side(
     history: HistoryPrompt | None,
     say: Callable[[str], None],
 ) -> None:
+    options.only = options.only or usual(options.device, config)
     for path in (options.json, options.plot):
         if path and not path.parent.is_dir():
             raise InvalidRequest(f"The folder {path.parent} does not exist: make it first.")
@@ -251,7 +251,8 @@ def _report_of_gpu(
         raise InvalidRequest("--json and --plot are for --device cpu: leave them out for a GPU.")
     device = pick_device(options.device)
     checkpoint = open_model(options.model, options.device)
-    peers = [name for name in options.only if name in PEERS]
+    named = options.only or usual(options.device, config_of(options.model))
+    peers = [name for name in named if name in PEERS]
     with torch.cuda.device(device):  # not every peer names the card it is on
         for line in gpu_bench.lines(
             checkpoint,

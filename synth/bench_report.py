@@ -12,6 +12,8 @@ import torch
 
 from synth import roofline
 from synth.contenders import OURS, TURBO, Case
+from synth.model import largest_transformer
+from synth.precision import automatic
 from synth.protocol import Stage
 from synth.roofline import Rates
 from synth.stopwatch import Sample
@@ -92,12 +94,21 @@ def floors(results: Results, case: Case, config: ModelConfig, rates: Rates) -> s
     rows = [["wall s / floor s", *map(str, Stage), "all"]]
     for name in OURS:
         if name != TURBO and (samples := results.get((case, name))):  # it has another floor
-            least = roofline.floors(case, config, name.partition("-")[2], rates)
+            least = _least(name.partition("-")[2], case, config, rates)
             took = {stage: median(samples, lambda s, at=stage: s.wall[at]) for stage in Stage}
             pairs = [(took[stage], least[stage]) for stage in Stage]
             pairs.append((sum(took.values()), sum(least.values())))
             rows.append([name, *(f"{a:.2f} / {b:.2f} = {a / b:.1f}" for a, b in pairs)])
     return "\n".join([*lines, "", _markdown(rows)]) if len(rows) > 1 else lines[0]
+
+
+def _least(precision: str, case: Case, config: ModelConfig, rates: Rates) -> dict[Stage, float]:
+    names = dict.fromkeys(Stage, precision)
+    if precision == "auto":
+        chosen = automatic(torch.device("cpu"), largest_transformer(config))
+        names = dict.fromkeys(Stage, "fp32") | chosen
+    held = {stage: name.partition("-")[0] for stage, name in names.items()}
+    return {stage: roofline.floors(case, config, held[stage], rates)[stage] for stage in Stage}
 
 
 def to_json(results: Results, config: ModelConfig, rates: Rates, threads: int) -> dict[str, Any]:

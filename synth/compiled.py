@@ -9,7 +9,7 @@ from typing import Any
 
 from numba import njit
 
-from synth.int8_arithmetic import OPTIONS
+from synth.cpu_arithmetic import OPTIONS
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synth import sampling
 from synth.compiled import kept
-from synth.int8_arithmetic import OPTIONS
+from synth.cpu_arithmetic import OPTIONS
 
 # Not in another order than torch: other bits would be other noise.
 _OPTIONS: dict[str, Any] = OPTIONS | {"fastmath": False}

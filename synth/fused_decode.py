@@ -1,7 +1,7 @@
-"""A decode step over 8 bit weights in one call, where this processor and build can do it.
+"""A decode step over packed weights in one call, where this processor and build can do it.
 
-`FusedDecode` is one transformer's step over a cache's slots, by `int8_kernels`. It rounds as
-`Int8Linear` does, so a step is the same as the one made of torch's operations, up to the order of
+`FusedDecode` is one transformer's step over a cache's slots, by `cpu_kernels`. It rounds as its
+packed `Linear`s do, so a step is the same as the one made of torch's operations, up to the order of
 sums. Knows nothing of tokens.
 
 Shape letters: R rows, C width, V outputs of a head.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synth.helpers import Helpers, compiles
 from synth.kv_cache import KVCache
-from synth.linear import Linear, int8_kernels
+from synth.linear import Linear, cpu_kernels
 from synth.packed import Packed, array, packed
 from synth.transformer import Transformer
 
@@ -49,7 +49,7 @@ class FusedDecode:
 
         What it takes to know that is one step at slot 0, position 0.
         """
-        weights, module = Packed.of(transformer), int8_kernels()
+        weights, module = Packed.of(transformer), cpu_kernels()
         if weights is None or module is None:
             return None
         made = cls(module, weights, heads, cache)
@@ -95,5 +95,8 @@ class FusedDecode:
 
     def _space(self, thread: int, rows: int) -> tuple[np.ndarray, ...]:
         if (thread, rows) not in self._own:
-            self._own[thread, rows] = self._module.own(rows, self._sizes[0], self._weights.dtype)
+            weights = self._weights
+            self._own[thread, rows] = self._module.own(
+                rows, self._sizes[0], weights.dtype, weights.attended_dtype
+            )
         return self._own[thread, rows]

@@ -1,7 +1,7 @@
-"""Many positions at once over 8 bit weights in one call, where this processor and build can do it.
+"""Many positions at once over packed weights in one call, where this processor and build can.
 
 `FusedForward` is one transformer over a prompt of a cache's slot, or over a window without a cache,
-by `int8_forward`: what `FusedDecode` is to a step. Knows nothing of tokens.
+by `cpu_forward`: what `FusedDecode` is to a step. Knows nothing of tokens.
 
 Shape letters: T positions, C width.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synth.helpers import Helpers, compiles
 from synth.kv_cache import KVCache
-from synth.linear import int8_kernels
+from synth.linear import cpu_kernels
 from synth.packed import Packed, array
 from synth.transformer import Transformer
 
@@ -54,9 +54,9 @@ class FusedForward:
         What it takes to know that is one position, the first of slot 0.
         """
         weights, shape = Packed.of(transformer), transformer.shape
-        if weights is None or int8_kernels() is None:
+        if weights is None or cpu_kernels() is None:
             return None
-        from synth import int8_forward as module  # which needs Numba
+        from synth import cpu_forward as module  # which needs Numba
 
         if not module.fits(shape.width, shape.head_size):
             log.info("Prompts of width %d are made one product at a time.", shape.width)
@@ -97,6 +97,7 @@ class FusedForward:
             self._module.pieces(len(weights.norms)),
         )
         # Made anew for each call: a prompt is rare, and 10 MB are not to be kept for it.
-        own = partial(self._module.own, room, shape.width, weights.dtype)
+        rounded = weights.dtype, weights.attended_dtype
+        own = partial(self._module.own, room, shape.width, *rounded)
         self._helpers.run(self._module.forward, work, lambda _: own())
         return x

@@ -1,7 +1,7 @@
 """Threads that lend a hand with a piece of work that whoever is there divides among themselves.
 
 The work is a compiled function that holds no lock and takes its pieces from a common count: see
-`int8_threads`. Who calls does not wait for helpers, which may come late and find nothing to do, or
+`cpu_threads`. Who calls does not wait for helpers, which may come late and find nothing to do, or
 not be had at all.
 """
 

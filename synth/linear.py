@@ -1,7 +1,8 @@
 """One matrix product, in the precisions the blocks can be given: the seam that speed goes through.
 
 `Linear` takes a weight as it is. `Int8Linear` holds it in 8 bits and reads a quarter of the
-memory, which is what a decode step on a CPU waits for. Knows nothing of what is multiplied.
+memory, which is what a decode step on a CPU waits for; `PackedLinear`s hold it in 8 bits or as
+bfloat16 in the order in which compiled functions read it. Knows nothing of what is multiplied.
 
 Int8: each output's weights share a scale, and each row of x has its own (its largest magnitude),
 so a row's result does not depend on the rows beside it: the sums are whole numbers, and exact.
@@ -24,7 +25,7 @@ from synth.helpers import tried
 
 log = logging.getLogger(__name__)
 
-_WITHOUT_KERNELS = "clips in 8 bits are made of torch's operations, which takes longer"
+_WITHOUT_KERNELS = "clips are made of torch's operations, which takes longer"
 
 _W_MOST = 127  # weights are scaled to [-127, 127]
 _X_MOST = 127  # and rows of x too
@@ -96,28 +97,31 @@ class Int8Linear(Linear):
         return whole.view(torch.uint8).bitwise_xor_(_X_ZERO), scale
 
 
-class PackedInt8Linear(Linear):
-    """The same, held as `int8_kernels` reads it, which must be there.
+class PackedLinear(Linear):
+    """A weight as `cpu_kernels` reads it, which must be there; x and y are float32.
 
-    packed, scale (out,), shift (out,): see `int8_kernels`; dtype: what it rounds rows of x to.
+    packed: the weight; dtype: what rows of x are rounded to; scale (out,), shift (out,): see
+    `cpu_kernels`.
     """
 
+    packed: npt.NDArray[Any]
+    scale: npt.NDArray[np.float32]
+    shift: npt.NDArray[np.int32]
+
     def __init__(self, weight: Tensor) -> None:
-        kernels = int8_kernels()
+        kernels = cpu_kernels()
         assert kernels is not None
         self.size_out, size = weight.shape
         self.dtype: np.dtype[Any] = np.dtype(self._rows(kernels))
         self._product, self._zeros = kernels.product, partial(kernels.zeros, size=size)
-        nothing = self._zeros(rows=1, dtype=self.dtype)
-        whole, scale = _rounded(weight, _W_MOST, kernels.steps_of(nothing))
-        sums = whole.sum(1, dtype=torch.int32)
-        self.packed: npt.NDArray[np.int8] = kernels.pack(whole.numpy(), self.dtype)
-        self.scale: npt.NDArray[np.float32] = scale.numpy()
-        self.shift: npt.NDArray[np.int32] = (kernels.zero_of(nothing) * sums).numpy()
+        self._pack(weight, kernels)
 
     @staticmethod
     def _rows(kernels: ModuleType) -> Any:
-        return kernels.NARROW
+        raise NotImplementedError
+
+    def _pack(self, weight: Tensor, kernels: ModuleType) -> None:
+        raise NotImplementedError
 
     def __call__(self, x: Tensor) -> Tensor:
         y = torch.empty(x.shape[0], self.size_out)
@@ -130,6 +134,22 @@ class PackedInt8Linear(Linear):
         out += self(x)
 
 
+class PackedInt8Linear(PackedLinear):
+    """W rounded to 8 bits, and x to 8 bits a row where the processor has such products."""
+
+    @staticmethod
+    def _rows(kernels: ModuleType) -> Any:
+        return kernels.NARROW
+
+    def _pack(self, weight: Tensor, kernels: ModuleType) -> None:
+        nothing = self._zeros(rows=1, dtype=self.dtype)
+        whole, scale = _rounded(weight, _W_MOST, kernels.steps_of(nothing))
+        sums = whole.sum(1, dtype=torch.int32)
+        self.packed = kernels.pack(whole.numpy(), self.dtype)
+        self.scale = scale.numpy()
+        self.shift = (kernels.zero_of(nothing) * sums).numpy()
+
+
 class PackedWideLinear(PackedInt8Linear):
     """The same with x rounded to about 13 bits: what is lost is the weights' rounding alone.
 
@@ -140,6 +160,21 @@ class PackedWideLinear(PackedInt8Linear):
     @staticmethod
     def _rows(kernels: ModuleType) -> Any:
         return kernels.WIDE
+
+
+class PackedHalfLinear(PackedLinear):
+    """W and x rounded to bfloat16, for processors that multiply it; sums are float32."""
+
+    @staticmethod
+    def _rows(kernels: ModuleType) -> Any:
+        return kernels.HALF
+
+    def _pack(self, weight: Tensor, kernels: ModuleType) -> None:
+        bits = weight.bfloat16().contiguous().view(torch.int16).numpy().view(np.uint16)
+        self.packed = kernels.pack(bits, self.dtype)
+        # Of no use to such products, which take them all the same.
+        self.scale = np.zeros(self.size_out, np.float32)
+        self.shift = np.zeros(self.size_out, np.int32)
 
 
 def _rounded(weight: Tensor, most: int, steps: int) -> tuple[Tensor, Tensor]:
@@ -192,8 +227,8 @@ def int8_limit() -> int:
 
 
 @cache
-def int8_kernels() -> ModuleType | None:
-    """The module `synth.int8_kernels`, loaded; None where this processor has no use for it.
+def cpu_kernels() -> ModuleType | None:
+    """The module `synth.cpu_kernels`, loaded; None where this processor has no use for it.
 
     It needs Numba and a processor with AVX2: without that, neither Numba nor LLVM is loaded, which
     take 58 MB.
@@ -201,20 +236,46 @@ def int8_kernels() -> ModuleType | None:
     if not torch.cpu.get_capabilities().get("avx2"):
         return None
     try:
-        from synth import int8_kernels
+        from synth import cpu_kernels
 
-        if not int8_kernels.LANES:
+        if not cpu_kernels.LANES:
             return None
-        tried(int8_kernels.try_out)
+        tried(cpu_kernels.try_out)
     except Exception as error:  # whatever a compiler may raise: only speed is lost
         log.warning("Numba made no products (%s): %s.", error, _WITHOUT_KERNELS)
         return None
-    return int8_kernels
+    return cpu_kernels
 
 
 def decoding_linear() -> MakeLinear:
     """What makes 8 bit products for decode steps on this machine."""
-    return PackedInt8Linear if int8_kernels() else Int8Linear
+    return PackedInt8Linear if cpu_kernels() else Int8Linear
+
+
+def has_narrow_rows() -> bool:
+    """Whether `PackedInt8Linear` rounds rows to 8 bits here, and not to more."""
+    kernels = cpu_kernels()
+    return kernels is not None and kernels.NARROW is not kernels.WIDE
+
+
+@cache
+def has_half_kernels() -> bool:
+    """Whether `cpu_kernels` multiplies bfloat16 here, too. Loads no Numba where nothing does."""
+    if not has_fast_bf16():
+        return False
+    kernels = cpu_kernels()
+    if kernels is None:
+        return False
+    from synth.cpu_tiles import HAS_BF16  # by what Numba's compiler knows of the processor
+
+    if not HAS_BF16:
+        return False
+    try:
+        tried(partial(kernels.try_out, kernels.HALF))
+    except Exception as error:
+        log.warning("Numba made no products of bfloat16 (%s): %s.", error, _WITHOUT_KERNELS)
+        return False
+    return True
 
 
 def has_fast_bf16() -> bool:

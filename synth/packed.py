@@ -1,4 +1,4 @@
-"""A transformer's 8 bit weights and norms as the compiled functions of `int8_kernels` take them.
+"""A transformer's packed weights and norms as the compiled functions of `cpu_kernels` take them.
 
 Addresses and arrays, made once; the transformer is held, whose memory they are of. Knows nothing of
 what is run over them.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.linear import Linear, PackedInt8Linear
+from synth.linear import Linear, PackedLinear
 from synth.transformer import Norm, Transformer
 
 
@@ -20,11 +20,12 @@ from synth.transformer import Norm, Transformer
 class Packed:
     """weights (L, 4) int64: addresses of c_attn, attn_proj, c_fc, mlp_proj; scales, shifts: four
     (L, outputs); norms (L, 2, 2, C) and last_norm (2, C): weights and biases; dtype: what rows are
-    rounded to.
+    rounded to, attended_dtype: those that attention gives.
     """
 
     transformer: Transformer
     dtype: np.dtype
+    attended_dtype: np.dtype
     weights: np.ndarray
     scales: tuple[np.ndarray, ...]
     shifts: tuple[np.ndarray, ...]
@@ -35,13 +36,14 @@ class Packed:
     def of(cls, transformer: Transformer) -> "Packed | None":
         """None for a transformer whose weights are not packed."""
         blocks = transformer.blocks
-        if not isinstance(blocks[0].c_attn, PackedInt8Linear):
+        if not isinstance(blocks[0].c_attn, PackedLinear):
             return None
         rows = [(b.c_attn, b.attn_proj, b.c_fc, b.mlp_proj) for b in blocks]
         kinds = [[packed(product) for product in kind] for kind in zip(*rows, strict=True)]
         return cls(
             transformer,
             packed(blocks[0].c_attn).dtype,
+            packed(blocks[0].attn_proj).dtype,
             np.array([[packed(product).packed.ctypes.data for product in row] for row in rows]),
             tuple(np.stack([product.scale for product in kind]) for kind in kinds),
             tuple(np.stack([product.shift for product in kind]) for kind in kinds),
@@ -50,9 +52,9 @@ class Packed:
         )
 
 
-def packed(linear: Linear) -> PackedInt8Linear:
+def packed(linear: Linear) -> PackedLinear:
     """The same, known to be one."""
-    assert isinstance(linear, PackedInt8Linear)
+    assert isinstance(linear, PackedLinear)
     return linear
 
 

@@ -18,7 +18,15 @@ from torch import Tensor
 from synth.coarse import CoarseInput, total_steps
 from synth.contenders import Case
 from synth.helpers import Helpers
-from synth.linear import Int8Linear, PackedInt8Linear, int8_kernels, int8_limit
+from synth.linear import (
+    Int8Linear,
+    PackedHalfLinear,
+    PackedInt8Linear,
+    PackedLinear,
+    cpu_kernels,
+    has_half_kernels,
+    int8_limit,
+)
 from synth.protocol import Stage
 from synth.vocab import ModelConfig, TransformerShape
 
@@ -76,22 +84,26 @@ def measure(*, repeats: int = 5, read_bytes: int = _READ_BYTES, width: int = _WI
         eighth = Int8Linear(weight)
         products["int8"] = lambda: eighth(x)
     rates = {name: flops / _best(work, repeats) for name, work in products.items()}
-    if compiled := _compiled_product(weight, _ROWS):
-        repeat, rows = compiled
-        own = 2 * rows * width * 4 * width / _best(repeat, repeats)
-        rates["int8"] = max(own, rates.get("int8", 0.0))
+    for name, linear in (("int8", PackedInt8Linear), ("bf16", PackedHalfLinear)):
+        if compiled := _compiled_product(linear, weight, _ROWS):
+            repeat, rows = compiled
+            own = 2 * rows * width * 4 * width / _best(repeat, repeats)
+            rates[name] = max(own, rates.get(name, 0.0))
     return Rates(bytes_s, rates)
 
 
-def _compiled_product(weight: Tensor, rows: int) -> tuple[Callable[[], None], int] | None:
+def _compiled_product(
+    make: type[PackedLinear], weight: Tensor, rows: int
+) -> tuple[Callable[[], None], int] | None:
     """What multiplies `rows` rows or some more by our own products, where this processor has them;
     and how many rows.
     """
-    if (kernels := int8_kernels()) is None:
+    kernels = cpu_kernels()
+    if kernels is None or (make is PackedHalfLinear and not has_half_kernels()):
         return None
-    from synth import int8_forward as module  # which needs Numba
+    from synth import cpu_forward as module  # which needs Numba
 
-    linear = PackedInt8Linear(weight)
+    linear = make(weight)
     whole = kernels.zeros(module.BLOCK, weight.shape[1], linear.dtype)
     most, helpers = np.ones(module.BLOCK, np.float32), Helpers("products", most=64)
     times = -(-rows // module.BLOCK)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synth.errors import InvalidRequest
-from synth.linear import Linear
+from synth.linear import Linear, MakeLinear
 from synth.precision import StagePrecision
 from synth.stored_rows import PartlyStored, StoredRows, Table
 from synth.vocab import TransformerShape
@@ -185,8 +185,8 @@ def build_transformer(
         stored = None if precision.linear is Linear else table(name)
         return get(name, precision.table_dtype) if stored is None else stored
 
-    def linear(name: str) -> Linear:
-        return precision.linear(placed(name))
+    def linear(name: str, make: MakeLinear | None = None) -> Linear:
+        return (make or precision.linear)(placed(name))
 
     def norm(name: str) -> Norm:
         return Norm(get(f"{name}.weight"), get(f"{name}.bias") if codebooks else None)
@@ -195,7 +195,7 @@ def build_transformer(
         return Block(
             ln_1=norm(f"{prefix}.ln_1"),
             c_attn=linear(f"{prefix}.attn.c_attn.weight"),
-            attn_proj=linear(f"{prefix}.attn.c_proj.weight"),
+            attn_proj=linear(f"{prefix}.attn.c_proj.weight", precision.attn_proj),
             ln_2=norm(f"{prefix}.ln_2"),
             c_fc=linear(f"{prefix}.mlp.c_fc.weight"),
             mlp_proj=linear(f"{prefix}.mlp.c_proj.weight"),

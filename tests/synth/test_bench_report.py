@@ -1,5 +1,7 @@
 """Tables of what was measured."""
 
+import pytest
+
 from synth import bench_report
 from synth.contenders import Case
 from synth.protocol import Stage
@@ -43,6 +45,17 @@ def test_floors_are_this_engines_alone() -> None:
     # 200 steps of 92.6 million weights of 2 bytes take 3.7 s at that rate;
     # the cache and the prefill the rest.
     assert row.startswith("| ours-bf16 | 4.00 / 4.0") and "suno" not in lines[-1]
+
+
+def test_what_auto_is_made_of_has_its_own_floors(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {Stage.SEMANTIC: "int8", Stage.COARSE: "int8-wide", Stage.FINE: "bf16"}
+    monkeypatch.setattr(bench_report, "automatic", lambda *_: chosen)
+    rates = Rates(10e9, {"fp32": 1e11, "bf16": 1e12, "int8": 2e12})
+    names = "auto", "int8", "bf16"
+    least = {name: bench_report._least(name, CASE, BARK_SMALL, rates) for name in names}
+    for stage in (Stage.SEMANTIC, Stage.COARSE):
+        assert least["auto"][stage] == least["int8"][stage] < least["bf16"][stage]
+    assert least["auto"][Stage.FINE] == least["bf16"][Stage.FINE] > least["int8"][Stage.FINE]
 
 
 def test_the_machine_is_named() -> None:

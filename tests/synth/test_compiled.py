@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from synth.linear import int8_kernels
+from synth.linear import cpu_kernels
 
-if int8_kernels() is None:
+if cpu_kernels() is None:
     pytest.skip("no kernels for this processor", allow_module_level=True)
 
 from synth.compiled import kept

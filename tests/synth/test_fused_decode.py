@@ -10,19 +10,36 @@ import torch
 
 from synth import fused_decode, helpers, linear
 from synth.fused_decode import FusedDecode
-from synth.linear import PackedInt8Linear, int8_kernels, int8_limit
+from synth.linear import PackedInt8Linear, PackedLinear, cpu_kernels, has_half_kernels, int8_limit
 from synth.model import Model, build_model
 from synth.random_model import RANDOM, random_checkpoint
 from synth.slot_draws import Draw
 from synth.stepper import Stepper
+from synth.transformer import build_transformer
 
-needs_kernels = pytest.mark.skipif(int8_kernels() is None, reason="no kernels for this processor")
+needs_kernels = pytest.mark.skipif(cpu_kernels() is None, reason="no kernels for this processor")
+no_half = pytest.mark.skipif(not has_half_kernels(), reason="no products of bfloat16 here")
 SLOTS = 9
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return build_model(random_checkpoint(RANDOM), device="cpu", precision="int8")
+@pytest.fixture(
+    scope="module", params=["int8", "int8 as coarse", pytest.param("bf16", marks=no_half)]
+)
+def model(request: pytest.FixtureRequest) -> Model:
+    """Coarse rounds most rows to 8 bits where that is faster, semantic none."""
+    name, _, as_coarse = request.param.partition(" ")
+    checkpoint = random_checkpoint(RANDOM)
+    model = build_model(checkpoint, device="cpu", precision=name)
+    if not as_coarse:
+        return model
+    semantic = build_transformer(
+        "semantic",
+        RANDOM.semantic_shape,
+        checkpoint.stages["semantic"],
+        device=torch.device("cpu"),
+        precision=model.coarse.precision,
+    )
+    return replace(model, semantic=semantic)
 
 
 def stepper(model: Model, slots: int = SLOTS) -> Stepper:
@@ -77,7 +94,7 @@ def test_no_row_sees_another(model: Model, rows: int) -> None:
 @needs_kernels
 def test_tables_of_tokens_take_half_the_memory(model: Model) -> None:
     assert model.semantic.wtes[0].dtype == torch.bfloat16
-    assert isinstance(model.semantic.blocks[0].c_attn, PackedInt8Linear)
+    assert isinstance(model.semantic.blocks[0].c_attn, PackedLinear)
 
 
 @needs_kernels
@@ -87,7 +104,7 @@ def test_a_compiler_that_fails_costs_only_speed(
     def broken(*_: object) -> None:
         raise RuntimeError("no room for a cache")
 
-    monkeypatch.setattr(int8_kernels(), "decode", broken)
+    monkeypatch.setattr(cpu_kernels(), "decode", broken)
     made = stepper(model, slots=1)
     assert made._fused is None
     assert "no room for a cache" in caplog.text
@@ -95,8 +112,8 @@ def test_a_compiler_that_fails_costs_only_speed(
 
 
 def test_without_kernels_int8_is_made_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "int8_kernels", lambda: None)
-    monkeypatch.setattr(fused_decode, "int8_kernels", lambda: None)
+    monkeypatch.setattr(linear, "cpu_kernels", lambda: None)
+    monkeypatch.setattr(fused_decode, "cpu_kernels", lambda: None)
     if not int8_limit():
         pytest.skip("no 8 bit products on this machine")
     plain = build_model(random_checkpoint(RANDOM), device="cpu", precision="int8")

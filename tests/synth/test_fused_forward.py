@@ -12,13 +12,20 @@ from torch import Tensor
 
 from synth.fused_forward import FusedForward
 from synth.kv_cache import KVCache, Prefill
-from synth.linear import PackedInt8Linear, PackedWideLinear, int8_kernels
+from synth.linear import (
+    MakeLinear,
+    PackedHalfLinear,
+    PackedInt8Linear,
+    PackedWideLinear,
+    cpu_kernels,
+    has_half_kernels,
+)
 from synth.model import Model, build_model
 from synth.precision import StagePrecision
 from synth.random_model import RANDOM, random_checkpoint
 from synth.transformer import Transformer, attend_all, build_transformer
 
-if int8_kernels() is None:
+if cpu_kernels() is None:
     pytest.skip("no kernels for this processor", allow_module_level=True)
 
 # Values on the edge are rounded the other way, and attention rounds to bfloat16 where there is one.
@@ -33,19 +40,20 @@ WIDE = replace(
 )
 
 
-_LINEAR = {"semantic": PackedWideLinear, "fine": PackedInt8Linear}
+no_half = pytest.mark.skipif(not has_half_kernels(), reason="no products of bfloat16 here")
+HALF = pytest.param("bf16", marks=no_half)
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return build_model(random_checkpoint(WIDE), device="cpu", precision="int8")
+@pytest.fixture(scope="module", params=["int8", HALF])
+def model(request: pytest.FixtureRequest) -> Model:
+    return build_model(random_checkpoint(WIDE), device="cpu", precision=request.param)
 
 
 def normal(rows: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
 
 
-def of_torch(stage: str) -> Transformer:
+def of_torch(stage: str, linear: MakeLinear, attn_proj: MakeLinear | None = None) -> Transformer:
     """The same weights and rounding, one product at a time, and torch's operations between."""
     checkpoint = random_checkpoint(WIDE)
     shape = {"semantic": WIDE.semantic_shape, "fine": WIDE.fine_shape}[stage]
@@ -55,7 +63,7 @@ def of_torch(stage: str) -> Transformer:
         checkpoint.stages[stage],
         codebooks=WIDE.fine.codebooks if stage == "fine" else 0,
         device=torch.device("cpu"),
-        precision=StagePrecision(torch.float32, torch.float32, _LINEAR[stage]),
+        precision=StagePrecision(torch.float32, torch.float32, linear, attn_proj=attn_proj),
     )
 
 
@@ -77,7 +85,8 @@ def off(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize(("first", "rows"), [(0, 1), (0, 130), (70, 7), (129, 190), (1, 64)])
 def test_a_prompt_equals_torchs(model: Model, first: int, rows: int) -> None:
     """From the start and behind what is there; blocks, tiles and pairs that are full and not."""
-    plain, width = of_torch("semantic"), model.semantic.shape.width
+    plain = of_torch("semantic", model.semantic.precision.linear)
+    width = model.semantic.shape.width
     ours, theirs = cache_of(model.semantic), cache_of(plain)
     forward = made(model, ours)
     x = normal(first + rows, width)
@@ -121,29 +130,33 @@ def test_a_prompt_in_two_parts_is_the_prompt(model: Model) -> None:
     assert torch.equal(whole.v, parts.v)
 
 
+@pytest.mark.parametrize(
+    ("linear", "attn_proj"),
+    [
+        (PackedInt8Linear, PackedWideLinear),
+        pytest.param(PackedInt8Linear, PackedHalfLinear, marks=no_half),
+        pytest.param(PackedHalfLinear, None, marks=no_half),
+    ],
+)
 @pytest.mark.parametrize(("rows", "needed"), [(64, 0), (100, 40), (63, 62)])
-def test_a_window_equals_torchs(rows: int, needed: int) -> None:
+def test_a_window_equals_torchs(
+    rows: int, needed: int, linear: MakeLinear, attn_proj: MakeLinear | None
+) -> None:
     """All see each other; norms have biases; the first rows are not asked for."""
-    packed = build_transformer(
-        "fine",
-        WIDE.fine_shape,
-        random_checkpoint(WIDE).stages["fine"],
-        codebooks=WIDE.fine.codebooks,
-        device=torch.device("cpu"),
-        precision=StagePrecision(torch.float32, torch.float32, PackedInt8Linear),
-    )
+    packed = of_torch("fine", linear, attn_proj)
     forward = FusedForward.of(packed)
     assert forward is not None
     x = normal(rows, packed.shape.width)
-    expected = of_torch("fine")(x.clone(), attend_all)
+    expected = packed(x.clone(), attend_all)
     found = forward(x.clone(), needed=needed)
     assert off(found[needed:], expected[needed:]) < NEAR
 
 
-def test_threads_do_not_change_a_bit() -> None:
+@pytest.mark.parametrize("precision", ["int8", HALF])
+def test_threads_do_not_change_a_bit(precision: str) -> None:
     """Layers enough, and often enough, that one which did not wait for the others would."""
     config = replace(WIDE, semantic_shape=replace(WIDE.semantic_shape, n_layer=5))
-    deep = build_model(random_checkpoint(config), device="cpu", precision="int8")
+    deep = build_model(random_checkpoint(config), device="cpu", precision=precision)
     x = normal(300, deep.semantic.shape.width)
     before = torch.get_num_threads()
     try:
@@ -177,12 +190,12 @@ def test_other_precisions_have_no_such_call() -> None:
 def test_a_compiler_that_fails_costs_only_speed(
     model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from synth import int8_forward
+    from synth import cpu_forward
 
     def broken(*_: object) -> None:
         raise RuntimeError("no room for a cache")
 
-    monkeypatch.setattr(int8_forward, "forward", broken)
+    monkeypatch.setattr(cpu_forward, "forward", broken)
     assert FusedForward.of(model.semantic, cache_of(model.semantic)) is None
     assert "no room for a cache" in caplog.text
 

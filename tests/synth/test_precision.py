@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,23 +13,26 @@ from synth.errors import InvalidRequest
 from synth.linear import (
     Int8Linear,
     Linear,
+    PackedHalfLinear,
     PackedInt8Linear,
     PackedWideLinear,
-    int8_kernels,
+    cpu_kernels,
+    has_half_kernels,
     int8_limit,
 )
 from synth.model import build_model, largest_transformer
+from synth.pipeline import Pipeline
 from synth.precision import SMALL_WEIGHTS, pick_precision
-from synth.protocol import BUILT_IN_MODEL, Stage
+from synth.protocol import BUILT_IN_MODEL, Audio, Sampling, Stage, Submit
 from synth.slot_draws import Draw
 from synth.stepper import Stepper
 from synth.vocab import BARK, BARK_SMALL
-from tests.synth.tiny import NARROW, tiny_checkpoint, tiny_model
+from tests.synth.tiny import NARROW, RANDOM, tiny_checkpoint, tiny_model
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 SMALL = largest_transformer(BARK_SMALL)
 needs_int8 = pytest.mark.skipif(not int8_limit(), reason="no 8 bit products on this machine")
-needs_kernels = pytest.mark.skipif(int8_kernels() is None, reason="no kernels for this processor")
+needs_kernels = pytest.mark.skipif(cpu_kernels() is None, reason="no kernels for this processor")
 
 AMX = {"amx_bf16": True, "avx512_bf16": True}
 
@@ -54,36 +58,130 @@ def test_auto_on_a_cpu_is_what_it_is_fast_at_within_the_bound(
 
 @needs_kernels
 @pytest.mark.parametrize(
-    ("within", "name"), [({"int8", "bf16"}, "int8"), ({"bf16"}, "bf16"), (set[str](), "fp32")]
+    ("within", "name"),
+    [
+        ({"int8", "int8-wide", "bf16"}, "int8"),
+        ({"int8-wide", "bf16"}, "semantic int8, coarse int8-wide, fine int8"),
+        ({"bf16"}, "semantic int8, coarse bf16, fine int8"),
+        (set[str](), "semantic int8, coarse fp32, fine int8"),
+    ],
 )
-def test_auto_takes_the_fastest_whose_every_stage_is_within_the_bound(
+def test_auto_takes_the_fastest_within_the_bound_of_each_stage(
     monkeypatch: pytest.MonkeyPatch, within: set[str], name: str
 ) -> None:
-    """One stage that is out puts the precision out."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(precision, "has_narrow_rows", lambda: True)
     good, bad = BOUND, Fidelity(BOUND.divergence * 1.01, 1.0)
     recorded = {
         precision: dict.fromkeys(Stage, good) | ({} if precision in within else {Stage.COARSE: bad})
-        for precision in ("int8", "bf16")
+        for precision in ("int8", "int8-wide", "bf16")
     }
     monkeypatch.setattr(bound, "recorded", lambda _: recorded)
-    assert pick_precision("auto", CPU).name == name
+    picked, eighth = pick_precision("auto", CPU), pick_precision("int8", CPU)
+    assert picked.name == name
+    assert (picked.semantic, picked.fine) == (eighth.semantic, eighth.fine)
+    if "int8-wide" in within and "int8" not in within:
+        assert picked.coarse.linear is PackedWideLinear and picked.coarse.attn_proj is None
+    else:
+        other = "int8" if "int8" in within else "bf16" if within else "fp32"
+        assert picked.coarse == pick_precision(other, CPU).coarse
 
 
 def test_what_was_measured_of_a_size_counts_for_that_size(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """8 bits are within the bound for Bark small, and past it for the large size."""
+    """8 bits are within the bound for Bark small, and in some stages past it for the large size."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AMX)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(precision, "decoding_linear", lambda: PackedInt8Linear)
-    sizes = [largest_transformer(config) for config in (BARK_SMALL, BARK)]
-    assert [pick_precision("auto", CPU, weights=weights).name for weights in sizes] == [
-        "int8",
-        "bf16",
+    monkeypatch.setattr(precision, "has_narrow_rows", lambda: True)
+    small, large = (largest_transformer(config) for config in (BARK_SMALL, BARK))
+    assert pick_precision("auto", CPU, weights=small).name == "int8"
+    assert not caplog.text
+    mixed = "semantic int8, coarse int8-wide, fine bf16"
+    assert pick_precision("auto", CPU, weights=large).name == mixed
+    assert pick_precision("auto", CPU).name == mixed
+    assert "fine in bf16" in caplog.text
+
+
+@needs_kernels
+def test_rows_that_are_wide_in_any_case_have_no_name_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without VNNI: what was measured of wide rows counts, and int8 is that."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr(precision, "has_narrow_rows", lambda: False)
+    figures = {"int8": Fidelity(1, 0), "int8-wide": BOUND, "bf16": BOUND}
+    recorded = {name: dict.fromkeys(Stage, figure) for name, figure in figures.items()}
+    monkeypatch.setattr(bound, "recorded", lambda _: recorded)
+    assert pick_precision("auto", CPU).name == "int8"
+
+
+@needs_kernels
+@pytest.mark.parametrize("fine", [Linear, PackedHalfLinear])
+def test_auto_of_the_large_size_on_amx(monkeypatch: pytest.MonkeyPatch, fine: type[Linear]) -> None:
+    """There torch's products of bfloat16 are the fastest."""
+    amx = fine is Linear
+    found = {"avx512_bf16": True, "amx_bf16": amx}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(precision, "has_half_kernels", lambda: True)
+    picked = pick_precision("auto", CPU, weights=largest_transformer(BARK))
+    assert picked.fine.linear is fine
+    assert picked.coarse.linear is PackedWideLinear
+
+
+@needs_kernels
+def test_a_model_of_several_precisions_makes_the_same_clip_beside_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad = {Stage.FINE: Fidelity(1, 0)}
+    recorded = {
+        "int8": dict.fromkeys(Stage, BOUND) | bad,
+        "int8-wide": dict.fromkeys(Stage, BOUND) | bad,
+        "bf16": dict.fromkeys(Stage, BOUND),
+    }
+    monkeypatch.setattr(bound, "recorded", lambda _: recorded)
+    monkeypatch.setattr(precision, "SMALL_WEIGHTS", 0)
+    model = build_model(tiny_checkpoint(RANDOM), device="cpu", precision="auto")
+    assert model.precision.name.startswith("semantic int8, coarse int8, fine ")
+    assert model.fine.precision.linear is not model.coarse.precision.linear
+    wanted = [
+        Submit(
+            job_id=str(seed),
+            text="Hello there",
+            sampling=Sampling(seed=seed, max_seconds=1.0, early_stop=False),
+        )
+        for seed in range(3)
     ]
-    assert pick_precision("auto", CPU).name == "bf16"
-    assert "8 bits would be" in caplog.text
+    alone = {submit.job_id: Pipeline(model).run(submit, None)[0] for submit in wanted}
+    pipeline = Pipeline(model, slots=3)
+    for submit in wanted:
+        pipeline.admit(submit, None)
+    sounds: dict[str, list[Any]] = {submit.job_id: [] for submit in wanted}
+    while pipeline.free < 3:
+        for event in pipeline.step():
+            if isinstance(event, Audio):
+                sounds[event.job_id].append(event.samples)
+    for job, pieces in sounds.items():
+        np.testing.assert_array_equal(np.concatenate(pieces), alone[job])
+
+
+@pytest.mark.skipif(not has_half_kernels(), reason="no products of bfloat16 here")
+@pytest.mark.parametrize(
+    ("capabilities", "fine"), [({}, PackedHalfLinear), ({"amx_bf16": True}, Linear)]
+)
+def test_bf16_is_compiled_where_torch_is_not_faster(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], fine: type[Linear]
+) -> None:
+    found = {**torch.cpu.get_capabilities(), "amx_bf16": False, **capabilities}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    picked = pick_precision("bf16", CPU)
+    assert picked.semantic.linear is picked.coarse.linear is PackedHalfLinear
+    assert picked.fine.linear is fine
+    monkeypatch.setattr(precision, "has_half_kernels", lambda: False)
+    plain = pick_precision("bf16", CPU)
+    assert plain.semantic.linear is plain.fine.linear is Linear
+    assert plain.semantic.dtype == torch.bfloat16
 
 
 def test_auto_leaves_a_small_model_and_an_untried_device_in_single_precision(
@@ -155,6 +253,7 @@ def test_what_int8_adds_follows_the_processor(
     for stage, linear in ((picked.semantic, wide), (picked.coarse, made_by)):
         assert stage.linear is linear and stage.dtype == torch.float32
         assert stage.cache_dtype == cache
+        assert stage.attn_proj is (wide if wide is not made_by else None)
     assert picked.fine.dtype == fine
     assert picked.fine.linear is (Linear if fine == torch.bfloat16 else made_by)
 

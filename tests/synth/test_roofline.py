@@ -9,7 +9,7 @@ from synth import roofline
 from synth.bench import random_history
 from synth.coarse import CoarseStage
 from synth.contenders import Case, Ours
-from synth.linear import PackedInt8Linear, int8_kernels
+from synth.linear import PackedInt8Linear, cpu_kernels
 from synth.model import build_model
 from synth.protocol import Stage
 from synth.roofline import Rates
@@ -76,9 +76,9 @@ def test_the_machines_rates_are_measured() -> None:
 
 
 def test_what_is_timed_of_our_own_products_are_products() -> None:
-    if (kernels := int8_kernels()) is None:
+    if (kernels := cpu_kernels()) is None:
         pytest.skip("no kernels for this processor")
-    from synth import int8_forward as module
+    from synth import cpu_forward as module
 
     linear = PackedInt8Linear(torch.randn(96, 48, generator=torch.Generator().manual_seed(0)))
     rows = kernels.zeros(module.BLOCK, 48, linear.dtype)

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from synth.linear import int8_kernels
+from synth.linear import PackedHalfLinear, cpu_kernels, has_half_kernels
 
-kernels: Any = int8_kernels()
+kernels: Any = cpu_kernels()
 if kernels is None:
     pytest.skip("no kernels for this processor", allow_module_level=True)
 
@@ -34,6 +35,23 @@ def test_products_are_exact_sums(dtype: Any, rows: int, size: int, outputs: int)
         kernels._multiply(x, most, packed.ctypes.data, scale, shift, out, add, counter.ctypes.data)
         expected = whole * scale * most[:, None] + (before if add else 0)
         np.testing.assert_allclose(out, expected, rtol=3e-7, atol=1e-6 * steps)
+
+
+@pytest.mark.skipif(not has_half_kernels(), reason="no products of bfloat16 here")
+@pytest.mark.parametrize(("size", "outputs"), [(24, 5), (24, 37), (768, 96)])
+def test_a_row_of_bfloat16_is_the_same_in_every_tile(size: int, outputs: int) -> None:
+    """Its sums are floats, which come out otherwise in another order."""
+    random = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(n, size, generator=random) for n in (outputs, 13))
+    linear = PackedHalfLinear(weight)
+    exact = x.bfloat16().double() @ weight.bfloat16().double().T
+    together = linear(x)
+    torch.testing.assert_close(together.double(), exact, rtol=1e-5, atol=1e-4)
+    for row in (0, 8, 12):  # of the tiles of 8, of 4 and of one
+        assert torch.equal(linear(x[row : row + 1])[0], together[row])
+    out = torch.ones(13, outputs)
+    linear.add_to(out, x)
+    assert torch.equal(out, together + 1)
 
 
 @pytest.mark.parametrize("size", [16, 768, 3072, 4096])

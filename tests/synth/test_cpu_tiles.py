@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from synth.linear import int8_kernels
+from synth.linear import cpu_kernels
 
-if int8_kernels() is None:
+if cpu_kernels() is None:
     pytest.skip("no kernels for this processor", allow_module_level=True)
 
 from numba import njit
 
-from synth.int8_tiles import HAS_BF16, HAS_VNNI, LANES, Kind, tile
+from synth.cpu_tiles import HAS_BF16, HAS_VNNI, LANES, Kind, tile
 
 ROWS, WORDS = 4, 12
 

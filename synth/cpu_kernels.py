@@ -1,17 +1,18 @@
-"""One decode step over 8 bit weights as one compiled function, for x86 processors with AVX2.
+"""One decode step over packed weights as one compiled function, for x86 processors with AVX2.
 
 A step of one row does little per weight it reads, so it takes as long as the memory takes to be
 read, if nothing else gets in the way. Here a row is normed, rounded, multiplied, attended and added
-without leaving the function, and several rows share one pass over the weights. Sums of 8 bit
-products are whole numbers and every row is otherwise worked on by itself, so no row depends on its
-neighbours.
+without leaving the function, and several rows share one pass over the weights. Sums are whole
+numbers, or taken in one order, and every row is otherwise worked on by itself, so no row depends
+on its neighbours.
 
 Threads take pieces of a step from a common count and wait for pieces that were taken, never for a
 thread. A step has sixty places where all must have been done; with threads that meet there (Numba's
 own parallel loops) a step took a hundred times as long on a machine that was busy otherwise.
 
-Rows are rounded to 8 bits, for which newer processors have an instruction (VNNI), or to 16, where
-weights become 16 bits on their way from memory; a step of one row waits for memory either way.
+Beside weights of 8 bits rows are rounded to 8 bits, for which newer processors have an instruction
+(VNNI), or to 16, where weights become 16 bits on their way from memory; a step of one row waits for
+memory either way. Beside bfloat16's they are bfloat16, and sums are floats, taken in one order.
 
 Compiled by Numba when first needed and kept on disk; the products are the processor's own
 instructions, which Numba has no name for. Knows arrays and addresses, no transformer.
@@ -26,25 +27,28 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from synth import int8_arithmetic, int8_threads, int8_tiles
+from synth import cpu_arithmetic, cpu_threads, cpu_tiles
 from synth.compiled import kept
-from synth.int8_arithmetic import (
+from synth.cpu_arithmetic import (
     OPTIONS,
     attend_head,
+    bytes_of,
     gelu_all,
     norm_and_round,
     round_row,
     steps_of,
     zero_of,
 )
-from synth.int8_threads import LINE, counters, finish, take
-from synth.int8_tiles import HAS_VNNI, LANES, products
+from synth.cpu_threads import LINE, counters, finish, take
+from synth.cpu_tiles import HAS_VNNI, LANES, products
 
-# What rows are rounded to: 8 bits for the fastest products, where the processor has them, or 16,
-# with which next to nothing is lost.
+# What rows are rounded to beside 8 bit weights: 8 bits for the fastest products, where the
+# processor has them, or 16, with which next to nothing is lost.
 WIDE: Any = np.int16
 NARROW: Any = np.uint8 if HAS_VNNI else WIDE
+HALF: Any = np.uint16  # bfloat16's bits, beside weights that are the same
 PADDING = 16  # numbers a turn of the innermost loop takes at most
+_ONE = 0x3F80  # as bfloat16
 _SHARE = 1 << 16  # bytes of weights a thread takes at a time
 
 _products_1 = products(1, turns=4)
@@ -57,7 +61,7 @@ def _group(whole, most, weight, scale, shift, out, left, add):
     """LANES columns of out from `left` on; scale, shift and out have as many from there."""
     rows, size = whole.shape
     x, x_row, numbers = whole.ctypes.data, size * whole.itemsize, 4 // whole.itemsize
-    word, words, row = numbers * LANES, size // numbers, out.strides[0]
+    word, words, row = bytes_of(whole) * numbers * LANES, size // numbers, out.strides[0]
     of, by, times = scale.ctypes.data + 4 * left, shift.ctypes.data + 4 * left, most.ctypes.data
     to, r = out.ctypes.data + 4 * left, 0
     while r < rows:
@@ -95,14 +99,14 @@ def _multiply(whole, most, weights, scale, shift, out, add, counter):
     sum; most (R,): what `round_row` gave. counter: address of what threads share of this piece of
     work.
     """
-    size = whole.shape[1]
+    size = bytes_of(whole) * LANES * whole.shape[1]
     groups = (scale.size + LANES - 1) // LANES
-    share = max(1, _SHARE // (LANES * size))
+    share = max(1, _SHARE // size)
     begin = take(counter, share)
     while begin < groups:
         end = min(begin + share, groups)
         for group in range(begin, end):
-            weight, left = weights + group * LANES * size, group * LANES
+            weight, left = weights + group * size, group * LANES
             if left + LANES <= scale.size:
                 _group(whole, most, weight, scale, shift, out, left, add)
             else:
@@ -140,7 +144,7 @@ def _attend(qkv, keys, values, slots, positions, scores, out, counter):
     finish(counter, slots.size * heads, 0)
 
 
-@kept(int8_arithmetic, int8_threads, int8_tiles)
+@kept(cpu_arithmetic, cpu_threads, cpu_tiles)
 def decode(
     x,
     norms,
@@ -173,29 +177,30 @@ def decode(
     """
     rows, width = x.shape
     qkv, attended, inner, scores = shared
-    narrow, wide, most, buffer, gated = own
+    whole, inner_whole, attended_whole, most, buffer, gated = own
     at, line = counter.ctypes.data, 2 * LINE
     for layer in range(len(norms)):
         scale = scales[0][layer], scales[1][layer], scales[2][layer], scales[3][layer]
         shift = shifts[0][layer], shifts[1][layer], shifts[2][layer], shifts[3][layer]
-        norm_and_round(x, norms[layer, 0, 0], norms[layer, 0, 1], buffer, narrow, most)
-        _multiply(narrow, most, weights[layer, 0], scale[0], shift[0], qkv, False, at)
+        norm_and_round(x, norms[layer, 0, 0], norms[layer, 0, 1], buffer, whole, most)
+        _multiply(whole, most, weights[layer, 0], scale[0], shift[0], qkv, False, at)
         _attend(qkv, keys[layer], values[layer], slots, positions, scores, attended, at + line)
         for r in range(rows):
-            most[r] = round_row(attended[r], narrow[r])
-        _multiply(narrow, most, weights[layer, 1], scale[1], shift[1], x, True, at + 2 * line)
-        norm_and_round(x, norms[layer, 1, 0], norms[layer, 1, 1], buffer, narrow, most)
-        _multiply(narrow, most, weights[layer, 2], scale[2], shift[2], inner, False, at + 3 * line)
+            most[r] = round_row(attended[r], attended_whole[r])
+        w = weights[layer, 1]
+        _multiply(attended_whole, most, w, scale[1], shift[1], x, True, at + 2 * line)
+        norm_and_round(x, norms[layer, 1, 0], norms[layer, 1, 1], buffer, whole, most)
+        _multiply(whole, most, weights[layer, 2], scale[2], shift[2], inner, False, at + 3 * line)
         for r in range(rows):
             gelu_all(inner[r], gated)
-            most[r] = round_row(gated, wide[r])
-        _multiply(wide, most, weights[layer, 3], scale[3], shift[3], x, True, at + 4 * line)
+            most[r] = round_row(gated, inner_whole[r])
+        _multiply(inner_whole, most, weights[layer, 3], scale[3], shift[3], x, True, at + 4 * line)
         at += 5 * line
-    norm_and_round(x, last_norm[0], last_norm[1], buffer, narrow, most)
-    _multiply(narrow, most, head[0], head[1], head[2], out, False, at)
+    norm_and_round(x, last_norm[0], last_norm[1], buffer, whole, most)
+    _multiply(whole, most, head[0], head[1], head[2], out, False, at)
 
 
-@kept(int8_arithmetic, int8_threads, int8_tiles)
+@kept(cpu_arithmetic, cpu_threads, cpu_tiles)
 def product(x, whole, weights, scale, shift, out):
     """out (R, O) = x (R, C) float32 times packed weights at an address; whole: `zeros`."""
     rows = len(x)
@@ -205,12 +210,15 @@ def product(x, whole, weights, scale, shift, out):
     _multiply(whole, most, weights, scale, shift, out, False, counter.ctypes.data)
 
 
-def try_out() -> None:
-    """Compile a product, make it once; raises what the compiler does."""
+def try_out(*dtypes: Any) -> None:
+    """Compile products of rows of those (WIDE and NARROW), make them once; raises what the compiler
+    does.
+    """
     x, out = np.ones((1, PADDING), np.float32), np.empty((1, 1), np.float32)
-    for dtype in (NARROW, WIDE):
+    for dtype in dtypes or (NARROW, WIDE):
         whole = zeros(1, PADDING, dtype)
-        weights = pack(np.ones((1, PADDING), np.int8), dtype)
+        one = np.full((1, PADDING), _ONE, HALF) if dtype is HALF else np.ones((1, PADDING), np.int8)
+        weights = pack(one, dtype)
         scale = np.full(1, 1 / steps_of(whole), np.float32)
         shift = np.full(1, zero_of(whole) * PADDING, np.int32)
         product(x, whole, weights.ctypes.data, scale, shift, out)
@@ -233,11 +241,14 @@ def shared(rows: int, width: int, heads: int, context: int) -> tuple[np.ndarray,
     )
 
 
-def own(rows: int, width: int, dtype: Any) -> tuple[np.ndarray, ...]:
-    """What each thread of a step works in by itself, for so many rows, rounded to `dtype`."""
+def own(rows: int, width: int, dtype: Any, attended_dtype: Any) -> tuple[np.ndarray, ...]:
+    """What each thread of a step works in by itself, for so many rows, rounded to `dtype`, those
+    that attention gives to `attended_dtype`.
+    """
     return (
         zeros(rows, width, dtype),
         zeros(rows, 4 * width, dtype),
+        zeros(rows, width, attended_dtype),
         np.empty(rows, np.float32),
         np.empty(width, np.float32),
         np.empty(4 * width, np.float32),
@@ -250,21 +261,22 @@ def padded(size: int) -> int:
 
 
 def zeros(rows: int, size: int, dtype: Any) -> np.ndarray:
-    """Rounded rows (R, K), WIDE or NARROW, of zeros."""
+    """Rounded rows (R, K), WIDE, NARROW or HALF, of zeros."""
     whole = np.empty((rows, padded(size)), dtype)
     whole.fill(zero_of(whole))
     return whole
 
 
 def pack(weight: np.ndarray, dtype: Any) -> np.ndarray:
-    """(out, in) int8 -> (groups, K / G, lanes, G): as many outputs beside each other as sums fit.
+    """(out, in) int8, or bfloat16's bits -> (groups, K / G, lanes, G): as many outputs beside each
+    other as sums fit.
 
     G: as many numbers as rows of that dtype have in 4 bytes. What is missing to whole groups and to
     K is zero.
     """
     out, size = weight.shape
     numbers = 4 // np.dtype(dtype).itemsize
-    whole = np.zeros((-(-out // LANES) * LANES, padded(size)), np.int8)
+    whole = np.zeros((-(-out // LANES) * LANES, padded(size)), weight.dtype)
     whole[:out, :size] = weight
     whole = whole.reshape(-1, LANES, padded(size) // numbers, numbers)
     return np.ascontiguousarray(whole.swapaxes(1, 2))

@@ -1,9 +1,9 @@
-"""Many positions of one sequence at once over 8 bit weights, as one compiled function.
+"""Many positions of one sequence at once over packed weights, as one compiled function.
 
-What `int8_kernels` is to a step, this is to a prompt and to a window of the fine stage: a block of
+What `cpu_kernels` is to a step, this is to a prompt and to a window of the fine stage: a block of
 rows is normed, rounded, multiplied, attended and added without leaving the function, so that what a
-block works on stays in a core's cache. Rounds as `Linear`s of 8 bits do; how rows look back is
-`int8_attention`'s.
+block works on stays in a core's cache. Rounds as packed `Linear`s do; how rows look back is
+`cpu_attention`'s.
 
 A block of a layer needs the keys and values of all blocks of that layer and nothing else, so there
 is one place a layer where threads wait for each other.
@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from synth import int8_arithmetic, int8_attention, int8_threads, int8_tiles
+from synth import cpu_arithmetic, cpu_attention, cpu_threads, cpu_tiles
 from synth.compiled import kept
-from synth.int8_arithmetic import (
+from synth.cpu_arithmetic import (
     OPTIONS,
+    bytes_of,
     gelu_all,
     norm_and_round,
     round_row,
 )
-from synth.int8_attention import DTYPE, PAIR, ROWS, G, attend, place, recall
-from synth.int8_kernels import PADDING, zeros
-from synth.int8_threads import LINE, counters, finish, take
-from synth.int8_tiles import LANES, products
+from synth.cpu_attention import DTYPE, PAIR, ROWS, G, attend, place, recall
+from synth.cpu_kernels import PADDING, zeros
+from synth.cpu_threads import LINE, counters, finish, take
+from synth.cpu_tiles import LANES, products
 
 BLOCK = 64 if LANES == 16 else 48  # rows; a multiple of ROWS
 
@@ -40,9 +41,10 @@ def _tile(pair, whole, first, most, weight, scale, shift, column, out, row, left
 
     What they are of starts at `column` of scale and shift; out has as many from (row, left) on.
     """
-    size, numbers = whole.shape[1], 4 // whole.itemsize
-    x_row, word, words = size * whole.itemsize, numbers * LANES, size // numbers
-    x, group = whole.ctypes.data + first * x_row, LANES * size
+    size, numbers, weight_bytes = whole.shape[1], 4 // whole.itemsize, bytes_of(whole)
+    x_row, words = size * whole.itemsize, size // numbers
+    word, group = weight_bytes * numbers * LANES, weight_bytes * LANES * size
+    x = whole.ctypes.data + first * x_row
     of, by = scale.ctypes.data + 4 * column, shift.ctypes.data + 4 * column
     m, line = most.ctypes.data + 4 * first, out.strides[0]
     to = out.ctypes.data + row * line + 4 * left
@@ -57,11 +59,12 @@ def _multiply(whole, most, weights, scale, shift, out, add, spare):
     """out (R, O) = or += products of rounded rows whole (B, K) and packed weights at an address.
 
     O is a multiple of LANES; rows of `whole` past R are multiplied for nothing. scale (O,), shift
-    (O,), most (B,): see `int8_kernels`; spare (ROWS, PAIR) float32 to work in.
+    (O,), most (B,): see `cpu_kernels`; spare (ROWS, PAIR) float32 to work in.
     """
     rows, outputs = out.shape
     for column in range(0, outputs, PAIR):
-        weight, right = weights + column * whole.shape[1], min(column + PAIR, outputs)
+        weight = weights + column * whole.shape[1] * bytes_of(whole)
+        right = min(column + PAIR, outputs)
         pair = right == column + PAIR
         for r in range(0, rows, ROWS):
             if r + ROWS <= rows:
@@ -76,7 +79,7 @@ def _multiply(whole, most, weights, scale, shift, out, add, spare):
                     out[i, j] = spare[i - r, j - column]
 
 
-@kept(int8_arithmetic, int8_attention, int8_threads, int8_tiles)
+@kept(cpu_arithmetic, cpu_attention, cpu_threads, cpu_tiles)
 def forward(
     x, start, needed, norms, last_norm, weights, scales, shifts, cached, slot, causal, shared,
     counter, own,
@@ -87,14 +90,27 @@ def forward(
     where not `causal` all see each other, start is 0 and `cached` has no positions. Rows before
     `needed`, whose result is nobody's, leave the last layer out but for its keys and values.
     norms (L, 2, 2, C) and last_norm (2, C): weights and biases; weights, scales, shifts: see
-    `int8_kernels.decode`; cached: keys and values (L, S, H, T', D) float32 or uint16. shared,
+    `cpu_kernels.decode`; cached: keys and values (L, S, H, T', D) float32 or uint16. shared,
     counter (`pieces`), own: see the functions of these names; any number of threads may run one
     call, as there.
     """
     rows = len(x)
     cached_keys, cached_values = cached
     queries, keys, values = shared
-    whole, inner_whole, inner, attended, most, buffer, gated, scores, shares, found, seen = own
+    (
+        whole,
+        inner_whole,
+        attended_whole,
+        inner,
+        attended,
+        most,
+        buffer,
+        gated,
+        scores,
+        shares,
+        found,
+        seen,
+    ) = own
     layers, width = len(norms), x.shape[1]
     blocks, old = (rows + BLOCK - 1) // BLOCK, (start + BLOCK - 1) // BLOCK
     begin = start if causal else rows
@@ -138,8 +154,9 @@ def forward(
                 scale = scales[1][layer], scales[2][layer], scales[3][layer]
                 shift = shifts[1][layer], shifts[2][layer], shifts[3][layer]
                 for r in range(count):
-                    most[r] = round_row(attended[r], whole[r])
-                _multiply(whole, most, weights[layer, 1], scale[0], shift[0], row, True, found)
+                    most[r] = round_row(attended[r], attended_whole[r])
+                w = weights[layer, 1]
+                _multiply(attended_whole, most, w, scale[0], shift[0], row, True, found)
                 norm_and_round(row, norms[layer, 1, 0], norms[layer, 1, 1], buffer, whole, most)
                 hidden = inner[:count]
                 _multiply(whole, most, weights[layer, 2], scale[1], shift[1], hidden, False, found)
@@ -177,7 +194,7 @@ def forward(
                 )
             elif last > needed:
                 for r in range(count):
-                    int8_arithmetic.norm(row[r], last_norm[0], last_norm[1], row[r])
+                    cpu_arithmetic.norm(row[r], last_norm[0], last_norm[1], row[r])
             done += 1
             lot = take(at, 1)
         finish(at, lots, done)
@@ -185,7 +202,7 @@ def forward(
         at += 2 * LINE
 
 
-@kept(int8_arithmetic, int8_attention, int8_threads, int8_tiles)
+@kept(cpu_arithmetic, cpu_attention, cpu_threads, cpu_tiles)
 def repeat_product(whole, most, weights, scale, shift, times, counter, own):
     """Make the product of a block `times` times, for whoever wants to know how long that takes.
 
@@ -220,14 +237,15 @@ def shared(rows: int, start: int, heads: int, size: int) -> tuple[np.ndarray, ..
     )
 
 
-def own(room: int, width: int, dtype: Any) -> tuple[np.ndarray, ...]:
+def own(room: int, width: int, dtype: Any, attended_dtype: Any) -> tuple[np.ndarray, ...]:
     """What each thread of a call works in by itself; room: positions, a multiple of PAIR.
 
-    dtype: what rows are rounded to.
+    dtype: what rows are rounded to; attended_dtype: those that attention gives.
     """
     return (
         zeros(BLOCK, width, dtype),
         zeros(BLOCK, 4 * width, dtype),
+        zeros(BLOCK, width, attended_dtype),
         np.empty((BLOCK, 4 * width), np.float32),
         np.empty((BLOCK, width), np.float32),
         np.empty(BLOCK, np.float32),

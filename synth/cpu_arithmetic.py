@@ -1,7 +1,7 @@
-"""What a decode step over 8 bit weights does to a row beside its products, compiled by Numba.
+"""What a compiled step does to a row beside its products, by Numba.
 
-A row is normed, rounded to 8 or 16 bits, looks back on what came before and goes through GELU.
-`int8_kernels` makes a step of this. Knows arrays, no threads.
+A row is normed, rounded to 8 or 16 bits or to bfloat16, looks back on what came before and goes
+through GELU. `cpu_kernels` makes a step of this. Knows arrays, no threads.
 
 Shape letters: R rows, C width, T positions, D head size.
 """
@@ -145,6 +145,24 @@ def _(whole):
     )
 
 
+def _is_half(whole):
+    """Whether rows are rounded to bfloat16, which needs no scale."""
+
+
+@overload(_is_half)
+def _(whole):
+    return (lambda whole: True) if whole.dtype == types.uint16 else lambda whole: False
+
+
+def bytes_of(whole) -> Any:
+    """Bytes of a packed weight that rounded rows are multiplied by."""
+
+
+@overload(bytes_of)
+def _(whole):
+    return (lambda whole: 2) if whole.dtype == types.uint16 else lambda whole: 1
+
+
 def _as_whole(x, whole):
     """A float32 that is a whole number as rows hold it."""
 
@@ -214,8 +232,13 @@ def norm(x, weight, bias, out):
 def round_row(x, whole):
     """One row (C,) as whole numbers, uint8 around 128 or int16; returns its largest magnitude.
 
-    whole (C or more,): what is past the row stays as it is.
+    Where `whole` is uint16, as bfloat16's bits; returns 1. whole (C or more,): what is past the row
+    stays as it is.
     """
+    if _is_half(whole):
+        for i in range(x.size):
+            whole[i] = narrow(x[i], whole[0])
+        return np.float32(1.0)
     most = _LEAST
     for i in range(x.size):
         most = larger(most, abs(x[i]))

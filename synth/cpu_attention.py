@@ -1,4 +1,4 @@
-"""How a block of rows looks back, compiled: the attention of `int8_forward`.
+"""How a block of rows looks back, compiled: the attention of `cpu_forward`.
 
 Keys and values are copied into the order that products want. Those multiply bfloat16 where the
 processor does that and adds up in float32, else float32. Knows addresses and sizes, no weights.
@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
-from synth.int8_arithmetic import OPTIONS, exp, larger, narrow, wide
-from synth.int8_tiles import HAS_BF16, LANES, Kind, tile
+from synth.cpu_arithmetic import OPTIONS, exp, larger, narrow, wide
+from synth.cpu_tiles import HAS_BF16, LANES, Kind, tile
 
 ROWS = 8 if LANES == 16 else 6  # of a tile, whose sums fit the processor's registers
 PAIR = 2 * LANES  # columns of a tile

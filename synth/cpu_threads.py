@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from synth.int8_arithmetic import OPTIONS
+from synth.cpu_arithmetic import OPTIONS
 
 LINE = 64  # bytes that cores pass to each other at once
 

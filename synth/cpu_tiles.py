@@ -15,7 +15,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from synth.int8_arithmetic import AHEAD, fetch_ir
+from synth.cpu_arithmetic import AHEAD, fetch_ir
 
 
 def _lanes() -> int:
@@ -51,6 +51,9 @@ class Kind(Enum):
     def is_whole(self) -> bool:
         """Whether sums are int32."""
         return self in (Kind.INT8, Kind.WIDE)
+
+
+_KIND_OF = {types.uint8: Kind.INT8, types.int16: Kind.WIDE, types.uint16: Kind.BF16}
 
 
 class _BFloat(ir.Type):
@@ -139,9 +142,10 @@ def tile(kind: Kind, rows: int, vectors: int = 1, turns: int = 1) -> Any:
 def products(rows: int, vectors: int = 1, turns: int = 1) -> Any:
     """The same of rounded rows, which are an array before the rest, as the numbers they stand for.
 
-    By what those are, 8 or 16 bits, the tile is of INT8 or of WIDE. Before `out` come the addresses
-    of float32 that a column's sums are scaled by, of int32 that they are shifted by before, and of
-    float32 that a row is scaled by; after `out_row` whether what is there is added to.
+    By what those are, uint8, int16 or uint16, the tile is of INT8, WIDE or BF16. Before `out` come
+    the addresses of float32 that a column's sums are scaled by, of int32 that they are shifted by
+    before, and of float32 that a row is scaled by; after `out_row` whether what is there is added
+    to.
     """
 
     def function(
@@ -160,12 +164,15 @@ def products(rows: int, vectors: int = 1, turns: int = 1) -> Any:
         out_row,
         add,
     ):
-        kind = Kind.INT8 if whole.dtype == types.uint8 else Kind.WIDE
+        kind = _KIND_OF[whole.dtype]
 
         def codegen(context, builder, signature, args):
             scale, shift, most, out, out_row, add = args[7:]
-            sums = _sums_ir(builder, kind, rows, vectors, turns, args[1:7])
-            _scaled_ir(builder, sums, scale, shift, most, out, out_row, add)
+            # Sums of floats depend on their order, which is to be the same in every tile.
+            apart = turns if kind.is_whole else 1
+            ahead = vectors == 1  # a step's weights, which come from memory
+            sums = _sums_ir(builder, kind, rows, vectors, apart, args[1:7], ahead=ahead)
+            _scaled_ir(builder, kind, sums, scale, shift, most, out, out_row, add)
             return context.get_dummy_value()
 
         return types.void(whole, *[types.int64] * 11, types.boolean), codegen
@@ -174,9 +181,12 @@ def products(rows: int, vectors: int = 1, turns: int = 1) -> Any:
     return intrinsic(function)
 
 
-def _scaled_ir(builder: ir.IRBuilder, sums, scale, shift, most, out, out_row, add) -> None:
+def _scaled_ir(
+    builder: ir.IRBuilder, kind: Kind, sums, scale, shift, most, out, out_row, add
+) -> None:
     """Write (sums - shift) * scale * most, or add it, in this order in every tile, so that a row is
-    the same in each: Numba lets LLVM choose another, but for the fences.
+    the same in each: Numba lets LLVM choose another, but for the fences. Sums of BF16 are as they
+    should be.
     """
     fence_of = ir.VectorType(ir.FloatType(), LANES)
     fence = cgutils.get_or_insert_function(
@@ -197,9 +207,12 @@ def _scaled_ir(builder: ir.IRBuilder, sums, scale, shift, most, out, out_row, ad
         line = builder.add(out, builder.mul(out_row, ir.Constant(index, row)))
         for v, total in enumerate(totals):
             place = at(line, 4 * LANES * v, numbers)
-            y = builder.sitofp(builder.sub(total, shifts[v]), numbers)
-            y = builder.call(fence, [builder.fmul(y, scales[v])])
-            y = builder.call(fence, [builder.fmul(y, times)])
+            if kind.is_whole:
+                y = builder.sitofp(builder.sub(total, shifts[v]), numbers)
+                y = builder.call(fence, [builder.fmul(y, scales[v])])
+                y = builder.call(fence, [builder.fmul(y, times)])
+            else:
+                y = builder.call(fence, [total])
             more = builder.fadd(builder.load(place, align=4), y)
             builder.store(builder.select(add, more, y), place, align=4)
 
@@ -212,8 +225,13 @@ def _spread(builder: ir.IRBuilder, value) -> Any:
     return builder.shuffle_vector(alone, nowhere, first)
 
 
-def _sums_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: int, args) -> Any:
-    """The loop of a tile; returns its sums, a list of rows of vectors."""
+def _sums_ir(
+    builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: int, args, *, ahead=False
+) -> Any:
+    """The loop of a tile; returns its sums, a list of rows of vectors.
+
+    ahead: have b fetched before its turn.
+    """
     a, a_row, b, b_word, b_vector, words = args
     word, index = ir.IntType(32), ir.IntType(64)
     sums = ir.VectorType(word if kind.is_whole else ir.FloatType(), LANES)
@@ -238,7 +256,7 @@ def _sums_ir(builder: ir.IRBuilder, kind: Kind, rows: int, vectors: int, turns: 
     for turn in range(turns):
         places = [builder.add(lie, builder.mul(b_vector, number(v))) for v in range(vectors)]
         columns = [_of_b(builder, kind, place) for place in places]
-        if vectors == 1 and kind.is_whole:  # a step's weights, which come from memory
+        if ahead:
             fetch_ir(builder, builder.add(lie, number(AHEAD)))
         offset = builder.mul(builder.add(count, number(turn)), number(4))
         for row in range(rows):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-arithmetic = pytest.importorskip("synth.int8_arithmetic")
+arithmetic = pytest.importorskip("synth.cpu_arithmetic")
 
 
 def test_gelu_is_the_exact_one() -> None:
