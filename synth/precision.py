@@ -124,28 +124,26 @@ def _int8(device: torch.device) -> Precision:
     # Activations stay single precision: what int8 saves is the reading of weights. The table of
     # the text stage is as large as all its blocks in 8 bits; a row of it is read a step.
     linear = semantic_linear = decoding_linear()
-    attn_proj = fine_attn_proj = None
-    cache = _half_cache()
+    attn_proj, cache = None, _half_cache()
     if linear is PackedInt8Linear:
         # The stage with the steepest distributions, and one prompt a clip: what it costs to round
-        # its rows to 16 bits is hardly seen. Elsewhere that pays for what attention gives, where a
+        # its rows to 16 bits is hardly seen. In fine that pays for what attention gives, where a
         # head that looks at a few positions is many times as large as one that looks at all: a
-        # fifth of the distance from fp32, for a twelfth of the products. Many rows are multiplied
-        # sooner as bfloat16, whose weights take twice the memory.
-        semantic_linear = attn_proj = PackedWideLinear
-        fine_attn_proj = PackedHalfLinear if has_half_kernels() else PackedWideLinear
-        cache = torch.bfloat16
+        # fifth of the distance from fp32, for a twelfth of the products. In coarse it changed
+        # little, and costs more beside long prompts.
+        semantic_linear, cache = PackedWideLinear, torch.bfloat16
+        attn_proj = PackedHalfLinear if has_half_kernels() else PackedWideLinear
     elif not int8_limit():
         raise InvalidRequest(
             "This machine or build of torch has no 8 bit products (AVX2 on x86); use fp32."
         )
     semantic, coarse = (
-        StagePrecision(torch.float32, cache, made_by, torch.bfloat16, attn_proj)
+        StagePrecision(torch.float32, cache, made_by, torch.bfloat16)
         for made_by in (semantic_linear, linear)
     )
     if has_amx() or (has_fast_bf16() and linear is Int8Linear):
         return Precision("int8", semantic, coarse, _plain(torch.bfloat16, device))
-    fine = StagePrecision(torch.float32, cache, linear, attn_proj=fine_attn_proj)
+    fine = StagePrecision(torch.float32, cache, linear, attn_proj=attn_proj)
     return Precision("int8", semantic, coarse, fine)
 
 
