@@ -11,6 +11,7 @@ Shape letters: N rows.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -97,7 +98,7 @@ class Int8Linear(Linear):
         return whole.view(torch.uint8).bitwise_xor_(_X_ZERO), scale
 
 
-class PackedLinear(Linear):
+class PackedLinear(Linear, ABC):
     """A weight as `cpu_kernels` reads it, which must be there; x and y are float32.
 
     packed: the weight; dtype: what rows of x are rounded to; scale (out,), shift (out,): see
@@ -117,11 +118,13 @@ class PackedLinear(Linear):
         self._pack(weight, kernels)
 
     @staticmethod
+    @abstractmethod
     def _rows(kernels: ModuleType) -> Any:
-        raise NotImplementedError
+        """What rows are rounded to: one of the module's dtypes."""
 
+    @abstractmethod
     def _pack(self, weight: Tensor, kernels: ModuleType) -> None:
-        raise NotImplementedError
+        """Set packed, scale and shift."""
 
     def __call__(self, x: Tensor) -> Tensor:
         y = torch.empty(x.shape[0], self.size_out)
